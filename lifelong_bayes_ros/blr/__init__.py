@@ -1,0 +1,9 @@
+"""The Bayesian learning rule (Khan & Rue 2023): posteriors in natural parameters and their updates.
+
+Needs torch only; usable without a robot.
+"""
+
+from .gaussian import Gaussian, ImproperPosteriorError, Innovation
+from .optimizer import BLR
+
+__all__ = ['BLR', 'Gaussian', 'ImproperPosteriorError', 'Innovation']

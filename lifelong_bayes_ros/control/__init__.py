@@ -1,0 +1,1 @@
+"""Acting on the Belief: planner, costs and the last, separate safety stage."""

@@ -1,0 +1,68 @@
+"""Many states rolled out at once through a Belief. Plain numpy, float32, one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..dynamics.belief import Belief
+from ..dynamics.model import Dynamics
+
+
+class Rollout:
+    """The dynamics of a Belief, folded into few matrix products per step."""
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        self.dynamics = dynamics
+        self._trunk = dynamics.trunk.astype(np.float32)
+        whiten = dynamics.trunk.whiten
+        self._nominal = (dynamics.scale * (dynamics.nominal @ whiten.T).T).astype(np.float32)
+        self._whiten = whiten.astype(np.float32)
+        self._scale = dynamics.scale.astype(np.float32)
+        self._half = dynamics.spec.action_half_range.astype(np.float32)
+
+    def weights(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
+        """θ [n] as (raw features to change of state [nf, ds], g [da], b [da], c [DELAYS])."""
+        w, g, b, c = self.dynamics.split(theta)
+        return self._whiten @ (w.T * self._scale), g, b * self._half, c
+
+    def run(
+        self,
+        weights: tuple[np.ndarray, ...],
+        x: np.ndarray,
+        actions: np.ndarray,
+        past: np.ndarray,
+    ) -> np.ndarray:
+        """States [n, h, ds] after each of h steps.
+
+        Args:
+            weights: of `weights`; each array may have a leading axis n, one draw per row.
+            x: start state [ds].
+            actions: commands [n, h, da].
+            past: past commands [DELAYS, da], newest first.
+        """
+        w, g, b, c = weights
+        n, horizon, _ = actions.shape
+        per_row = w.ndim == 3
+        state = np.tile(x.astype(np.float32), (n, 1))
+        states = np.empty((n, horizon, len(x)), np.float32)
+        delayed = [np.broadcast_to(p.astype(np.float32), (n, len(p))) for p in past]
+        for h in range(horizon):
+            u = actions[:, h]
+            direction = u * g + b
+            for k, earlier in enumerate(delayed):
+                direction = direction + c[..., k : k + 1] * (earlier - u)
+            raw, tangent = self._trunk.raw_and_tangent(state, u, direction)
+            change = np.matmul(raw[:, None], w)[:, 0] if per_row else raw @ w
+            state = state + change + tangent @ self._nominal
+            states[:, h] = state
+            delayed = [u, *delayed[:-1]]
+        return states
+
+    def fan(
+        self, belief: Belief, x: np.ndarray, actions: np.ndarray, past: np.ndarray
+    ) -> np.ndarray:
+        """States [E, h, ds] along one plan [h, da], one row for each posterior draw."""
+        members = belief.factor.shape[1]
+        parts = [self.weights(belief.draw(e)) for e in range(members)]
+        weights = tuple(np.stack(p) for p in zip(*parts, strict=True))
+        return self.run(weights, x, np.tile(actions, (members, 1, 1)), past)

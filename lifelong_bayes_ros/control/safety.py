@@ -1,0 +1,73 @@
+"""The last stage before a command leaves: separate from all learning, always applied."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ..robot.spec import RobotSpec
+
+
+class Safety:
+    """Finite check, range clamp and slew limit; a safe action for a few ticks, then silence.
+
+    What it had to change is counted in `interventions` by reason.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self.spec = spec
+        self.interventions: Counter[str] = Counter()
+        self._low = spec.action_low.astype(np.float32)
+        self._high = spec.action_high.astype(np.float32)
+        slew = [np.inf if a.slew is None else a.slew for a in spec.action]
+        self._slew = np.array(slew)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last command, e.g. at activation."""
+        self._last = self.spec.neutral.astype(np.float32)
+        self._unsafe_ticks = 0
+
+    @property
+    def last(self) -> np.ndarray:
+        """The last command sent [da]."""
+        return self._last
+
+    def check(self, wanted: np.ndarray, dt: float | None = None) -> np.ndarray | None:
+        """A command [da] that may be sent, float32; the safe action if `wanted` is not finite.
+
+        Args:
+            wanted: command that the planner wants.
+            dt: seconds since the last command; one control period if not given.
+        """
+        wanted = np.asarray(wanted, np.float32)
+        if wanted.shape != self._low.shape or not np.isfinite(wanted).all():
+            self.interventions['not finite'] += 1
+            return self.safe_action()
+        self._unsafe_ticks = 0
+        return self._limit(wanted, self.spec.period if dt is None else dt)
+
+    def safe_action(self) -> np.ndarray | None:
+        """The robot file's safe action, or None once its ticks are used up: then stay silent."""
+        self._unsafe_ticks += 1
+        if self._unsafe_ticks > self.spec.safe_action.ticks:
+            return None
+        mode = self.spec.safe_action.mode
+        target = {
+            'neutral': self.spec.neutral.astype(np.float32),
+            'zero': np.zeros_like(self._last),
+            'hold': self._last,
+        }[mode]
+        return self._limit(target, self.spec.period)
+
+    def _limit(self, wanted: np.ndarray, dt: float) -> np.ndarray:
+        reach = (self._slew * dt).astype(np.float32)
+        slewed = np.clip(wanted, self._last - reach, self._last + reach)
+        command = np.clip(slewed, self._low, self._high)
+        if not np.array_equal(slewed, wanted):
+            self.interventions['slew limit'] += 1
+        if not np.array_equal(command, slewed):
+            self.interventions['range'] += 1
+        self._last = command
+        return command

@@ -1,0 +1,1 @@
+"""What the robot believes about its own motion: trunk features, Gaussian heads, noise, Belief."""

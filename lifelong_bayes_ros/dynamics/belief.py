@@ -1,0 +1,65 @@
+"""The Belief: what the learner hands to whoever acts. Small, immutable, float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .model import Dynamics
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Posterior over the dynamics at one moment.
+
+    `factor` F [n, E] holds E posterior draws as deviations from the mean, divided by √E, so that
+    F Fᵀ estimates the covariance: the epistemic variance of H θ is the row sum of (H F)².
+    """
+
+    stamp_ns: int  # end of the last transition it knows of
+    version: int  # transitions learned from
+    theta: np.ndarray  # posterior mean [n]
+    factor: np.ndarray  # [n, E]
+    noise: np.ndarray  # variance of e per output [ds]
+    noise_dof: float  # degrees of freedom of the noise: intervals are Student-t
+    regimes: dict[str, float]  # probability of each known regime and of `new`
+    regime: str  # the regime whose head this is
+    mode: str  # `learned`, or `nominal` while the guard holds the learned head back
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the regime probabilities, nats."""
+        p = np.array(list(self.regimes.values()))
+        p = p[p > 0]
+        return float(-(p * np.log(p)).sum())
+
+    def draw(self, member: int) -> np.ndarray:
+        """One posterior draw of θ [n]."""
+        return self.theta + np.sqrt(np.float32(self.factor.shape[1])) * self.factor[:, member]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One-step prediction in units of the state, variances per channel [ds]."""
+
+    mean: np.ndarray  # next state
+    epistemic: np.ndarray
+    aleatoric: np.ndarray
+    ood: float  # mean squared whitened feature; 1 on the data of pre-training
+
+
+def predict(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, u: np.ndarray, past: np.ndarray
+) -> Spread:
+    """Predict the next state from x [ds] and u [da] after past commands [DELAYS, da]."""
+    design = dynamics.design(x, u, past)
+    phi = design[0, : dynamics.trunk.size]
+    unit = dynamics.scale**2
+    dof = belief.noise_dof
+    return Spread(
+        dynamics.spec.wrap(x + dynamics.scale * (design @ belief.theta)),
+        unit * np.square(design @ belief.factor).sum(axis=1),
+        unit * belief.noise * (dof / (dof - 2)),
+        float(np.mean(np.square(phi))),
+    )

@@ -1,0 +1,87 @@
+"""A head: the exact Gaussian posterior over θ of one regime, with its learned noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..blr import Gaussian, Innovation
+from .noise import Noise
+
+EVIDENCE_DOF = 6.0  # heavy tails: one outlier must not decide between regimes
+EVIDENCE_TEMPER = 0.5  # neighbouring residuals share sensor noise, so they count half
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One-step predictive of a head and what was observed."""
+
+    innovation: Innovation
+    residual: np.ndarray  # y − H m [ds]
+    nis: float  # normalised innovation squared per output; 1 on average when all is well
+    evidence: float  # tempered Student-t log density, nats
+
+    @property
+    def epistemic(self) -> np.ndarray:
+        """Variance of H θ per output [ds]."""
+        return torch.diagonal(self.innovation.epistemic).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Head:
+    """Posterior over θ and noise of one regime. Immutable: an old head is its own snapshot."""
+
+    posterior: Gaussian
+    noise: Noise
+
+    def predict(self, design: torch.Tensor, target: np.ndarray) -> Prediction:
+        """Score an observation `target` [ds] under the predictive at `design` [ds, n]."""
+        noise = torch.as_tensor(self.noise.variance, device=design.device)
+        innovation = self.posterior.predict(design, noise)
+        observed = torch.tensor(target, device=design.device)
+        residual = observed - innovation.mean
+        white = torch.linalg.solve_triangular(innovation.chol, residual[:, None], upper=False)
+        square = float(white.square().sum())
+        log_det = 2 * float(torch.log(torch.diagonal(innovation.chol)).sum())
+        ds = len(target)
+        return Prediction(
+            innovation,
+            residual.cpu().numpy(),
+            square / ds,
+            EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF),
+        )
+
+    def update(self, design: torch.Tensor, prediction: Prediction) -> Head:
+        """Posterior after the observation that `prediction` scored."""
+        residual = torch.tensor(prediction.residual, device=design.device)
+        posterior = self.posterior.condition(prediction.innovation, residual)
+        left = (residual - design @ (posterior.mean - self.posterior.mean)).cpu().numpy()
+        # H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance again.
+        inverse = torch.cholesky_inverse(prediction.innovation.chol)
+        r = self.noise.variance
+        variance = np.maximum(r - r * r * torch.diagonal(inverse).cpu().numpy(), 0.0)
+        return Head(posterior, self.noise.update(left**2 + variance))
+
+    def replace(self, **changes: Gaussian | Noise) -> Head:
+        """A head with some parts replaced."""
+        return replace(self, **changes)
+
+
+def student_t(square: float, log_det: float, size: int, dof: float) -> float:
+    """Log density of a multivariate Student-t.
+
+    Args:
+        square: squared Mahalanobis distance under the covariance-like scale matrix.
+        log_det: log determinant of the scale matrix.
+        size: dimension.
+        dof: degrees of freedom.
+    """
+    return (
+        math.lgamma((dof + size) / 2)
+        - math.lgamma(dof / 2)
+        - 0.5 * (size * math.log(dof * math.pi) + log_det)
+        - 0.5 * (dof + size) * math.log1p(square / dof)
+    )

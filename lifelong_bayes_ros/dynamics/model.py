@@ -1,0 +1,86 @@
+"""The dynamics model, linear in its parameters θ, and the prior that pre-training gives it.
+
+    y = W φ(x, u) + J_u (u∘g + b) + Σ_k c_k J_u (u_{t−k} − u_t) + e,   y = (x′ − x) / scale
+
+θ = [vec W, g, b, c₁, c₂]. J_u = ∂f₀/∂u is the derivative of the *nominal* prediction f₀ = W₀ φ:
+actuator scale g, bias b (in half ranges of the command) and delay c are tangents, so they add
+nothing nonlinear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..robot.spec import RobotSpec
+from .trunk import Trunk
+
+DELAYS = 2  # past commands that enter the model
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Trunk, nominal head and output scale of one robot."""
+
+    spec: RobotSpec
+    trunk: Trunk
+    nominal: np.ndarray  # W₀ [ds, nf], float64
+    scale: np.ndarray  # [ds], float64: one unit of output y in units of the state
+
+    @property
+    def size(self) -> int:
+        """Number of parameters in θ."""
+        da = len(self.spec.action)
+        return self.nominal.size + 2 * da + DELAYS
+
+    @cached_property
+    def nominal_theta(self) -> np.ndarray:
+        """θ of the nominal plant [n]: W₀ and no actuator error."""
+        return np.concatenate([self.nominal.ravel(), np.zeros(self.size - self.nominal.size)])
+
+    def history(self) -> np.ndarray:
+        """Past commands [DELAYS, da] before anything was commanded."""
+        return np.tile(self.spec.neutral, (DELAYS, 1))
+
+    def split(
+        self, theta: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """θ [n] as W [ds, nf], g [da], b [da], c [DELAYS]."""
+        ds, nf = self.nominal.shape
+        da = len(self.spec.action)
+        w, g, b, c = np.split(theta, np.cumsum([ds * nf, da, da]))
+        return w.reshape(ds, nf), g, b, c
+
+    def target(self, x: np.ndarray, x_next: np.ndarray) -> np.ndarray:
+        """Output y [..., ds] of steps from x to x_next."""
+        return self.spec.wrap(x_next - x) / self.scale
+
+    def design(self, x: np.ndarray, u: np.ndarray, past: np.ndarray) -> np.ndarray:
+        """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
+        ds, nf = self.nominal.shape
+        da = len(u)
+        rows, commands = np.tile(x, (da, 1)), np.tile(u, (da, 1))
+        raw, tangent = self.trunk.raw_and_tangent(rows, commands, np.eye(da))
+        phi = raw[0] @ self.trunk.whiten
+        jacobian = self.nominal @ (tangent @ self.trunk.whiten).T
+        design = np.zeros((ds, self.size))
+        for j in range(ds):
+            design[j, j * nf : (j + 1) * nf] = phi
+        at = ds * nf
+        design[:, at : at + da] = jacobian * u
+        design[:, at + da : at + 2 * da] = jacobian * self.spec.action_half_range
+        design[:, at + 2 * da :] = jacobian @ (past - u).T
+        return design
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What pre-training knows: the model, the task-family covariance and the sensor noise."""
+
+    dynamics: Dynamics
+    covariance: np.ndarray  # P₀ [n, n]: family covariance and floor
+    floor: np.ndarray  # diagonal of the floor [n], contained in `covariance`
+    noise: np.ndarray  # variance of e per output [ds]
+    trunk_precision: dict[str, np.ndarray]  # BLR posterior precision of w1, b1, w2, b2

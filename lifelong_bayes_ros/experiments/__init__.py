@@ -1,0 +1,1 @@
+"""Lives (task-shift runs), baselines, metrics and reports."""

@@ -1,0 +1,74 @@
+"""A life: one uninterrupted stream of hidden regimes, described in YAML."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..errors import UserError
+from ..paths import share_dir
+from ..robot.spec import Section, parse_yaml
+
+Steps = Annotated[int, Field(ge=1)]
+
+
+class Life(Section):
+    """Regimes as lists of shifts, the order in which they come, and the length of an episode."""
+
+    robot: str
+    regimes: dict[str, list[dict[str, Any]]]
+    phases: Annotated[list[tuple[str, Steps]], Field(min_length=1)]
+    episode: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode='after')
+    def _known(self) -> Life:
+        unknown = sorted({name for name, _ in self.phases} - set(self.regimes))
+        if unknown:
+            raise ValueError(f'phases: unknown regime {unknown}; use one of {sorted(self.regimes)}')
+        return self
+
+    @cached_property
+    def boundaries(self) -> list[int]:
+        """First step of each phase, and the number of steps in all."""
+        return [0, *np.cumsum([steps for _, steps in self.phases]).tolist()]
+
+    @property
+    def steps(self) -> int:
+        """Length of the life in control steps."""
+        return self.boundaries[-1]
+
+    def phase_at(self, step: int) -> int:
+        """Index of the phase that a step belongs to; the last one after the end."""
+        index = int(np.searchsorted(self.boundaries, step, side='right')) - 1
+        return min(index, len(self.phases) - 1)
+
+    def regime_at(self, step: int) -> str:
+        """Name of the regime in force at a step."""
+        return self.phases[self.phase_at(step)][0]
+
+    def shift_dicts_at(self, step: int) -> list[dict[str, Any]]:
+        """Shifts in force at a step, as the simulator's `shift_from_dict` reads them."""
+        return self.regimes[self.regime_at(step)]
+
+    def home_steps(self) -> int:
+        """Length of the first phase, the nominal plant before anything happens."""
+        return self.phases[0][1]
+
+
+def load_life(life: str | Path) -> Life:
+    """A shipped life by the robot's name, or a life file by path.
+
+    Raises:
+        UserError: unknown life, unknown key, wrong type or value.
+    """
+    text = str(life)
+    folder = share_dir() / 'config' / 'lives'
+    path = Path(text) if text.endswith(('.yaml', '.yml')) else folder / f'{text}.yaml'
+    if not path.is_file():
+        known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
+        raise UserError(f'unknown life {text!r}; shipped lives are {known}, or give a YAML file')
+    return parse_yaml(Life, path.read_text(), str(path))

@@ -1,0 +1,1 @@
+"""The online learner, pre-training of the task prior, and the state directory."""

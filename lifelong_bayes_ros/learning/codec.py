@@ -1,0 +1,128 @@
+"""Prior, Belief and learner state as safetensors bytes: versioned, hashed, safe to load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..dynamics.belief import Belief
+from ..dynamics.model import Dynamics, Prior
+from ..dynamics.trunk import Encoder, Trunk
+from ..errors import UserError
+from ..robot.spec import parse_robot
+
+VERSION = 1
+TRUNK = ('mean', 'scale', 'w1', 'b1', 'w2', 'b2', 'whiten')
+
+
+def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
+    """Arrays and JSON metadata as safetensors bytes, with kind, version and a content hash."""
+    text = json.dumps(meta, sort_keys=True)
+    header = {
+        'kind': kind,
+        'version': str(VERSION),
+        'meta': text,
+        'sha256': _digest(arrays, text),
+    }
+    contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    return save(contiguous, metadata=header)
+
+
+def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata of `pack`.
+
+    Raises:
+        UserError: not such a file, another version, or damaged.
+    """
+    try:
+        arrays = load(data)
+        size = int.from_bytes(data[:8], 'little')
+        header = json.loads(data[8 : 8 + size]).get('__metadata__', {})
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f'{where}: truncated or not a {kind} of this package ({error})') from None
+    if header.get('kind') != kind:
+        raise UserError(f'{where}: holds a {header.get("kind")!r}, expected a {kind!r}')
+    if header.get('version') != str(VERSION):
+        raise UserError(
+            f'{where}: format version {header.get("version")!r}, this package reads {VERSION}; '
+            'make it again with this version'
+        )
+    if header.get('sha256') != _digest(arrays, header['meta']):
+        raise UserError(f'{where}: its content does not match its hash; it is damaged')
+    return arrays, json.loads(header['meta'])
+
+
+def _digest(arrays: dict[str, np.ndarray], meta: str) -> str:
+    sha = hashlib.sha256(meta.encode())
+    for name in sorted(arrays):
+        sha.update(name.encode())
+        sha.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return sha.hexdigest()
+
+
+def encode_prior(prior: Prior, **meta: Any) -> bytes:
+    """A prior and the robot file it belongs to; `meta` is kept beside them."""
+    dynamics = prior.dynamics
+    arrays = {f'trunk.{n}': getattr(dynamics.trunk, n) for n in TRUNK}
+    arrays |= {f'precision.{n}': a for n, a in prior.trunk_precision.items()}
+    arrays |= {
+        'nominal': dynamics.nominal,
+        'scale': dynamics.scale,
+        'covariance': prior.covariance,
+        'floor': prior.floor,
+        'noise': prior.noise,
+    }
+    return pack('prior', arrays, {'robot': dynamics.spec.dump(), **meta})
+
+
+def decode_prior(data: bytes, where: str) -> tuple[Prior, dict[str, Any]]:
+    """The prior of `encode_prior` and its metadata.
+
+    Raises:
+        UserError: damaged, or of another kind or version.
+    """
+    arrays, meta = unpack('prior', data, where)
+    spec = parse_robot(meta.pop('robot'), where)
+    trunk = Trunk(Encoder.of(spec), *(arrays[f'trunk.{n}'] for n in TRUNK))
+    precision = {
+        n.removeprefix('precision.'): a for n, a in arrays.items() if n.startswith('precision.')
+    }
+    dynamics = Dynamics(spec, trunk, arrays['nominal'], arrays['scale'])
+    prior = Prior(dynamics, arrays['covariance'], arrays['floor'], arrays['noise'], precision)
+    return prior, meta
+
+
+def fingerprint(prior: Prior) -> str:
+    """Hash of a prior: a Belief is only good with the trunk it was made for."""
+    dynamics = prior.dynamics
+    arrays = {n: getattr(dynamics.trunk, n) for n in TRUNK} | {'nominal': dynamics.nominal}
+    return _digest(arrays, dynamics.spec.fingerprint)[:16]
+
+
+def encode_belief(belief: Belief, prior_fingerprint: str) -> bytes:
+    """A Belief for the prior of that fingerprint."""
+    meta = asdict(belief)
+    arrays = {name: meta.pop(name) for name in ('theta', 'factor', 'noise')}
+    return pack('belief', arrays, {'prior': prior_fingerprint, **meta})
+
+
+def decode_belief(data: bytes, prior_fingerprint: str, where: str = 'belief') -> Belief:
+    """The Belief of `encode_belief`.
+
+    Raises:
+        UserError: damaged, of another version, or made for another robot or prior.
+    """
+    arrays, meta = unpack('belief', data, where)
+    made_for = meta.pop('prior')
+    if made_for != prior_fingerprint:
+        raise UserError(
+            f'{where}: made for prior {made_for}, this robot uses {prior_fingerprint}; '
+            'start learner and policy with the same robot file and state'
+        )
+    return Belief(**arrays, **meta)

@@ -1,0 +1,165 @@
+"""Files: the cache of pre-trained priors and the learner's state directory, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..blr import Gaussian
+from ..dynamics.head import Head
+from ..dynamics.model import Prior
+from ..dynamics.noise import Noise
+from ..errors import UserError
+from ..memory.regimes import Library, Regime
+from ..memory.reservoir import Reservoir, Sample
+from ..paths import cache_dir
+from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
+from .learner import Learner, LearnerConfig
+
+PRIOR = 'prior.safetensors'
+STATE = 'learner.safetensors'
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old or the new content, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def cached_prior(key: dict[str, Any], make: Any) -> tuple[Prior, bool]:
+    """The prior for `key` from the cache, or from `make()`, which is then cached.
+
+    Returns:
+        The prior and whether it came from the cache. A damaged cache file is made again.
+    """
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    path = cache_dir() / f'{key.get("robot", "prior")}-{name}.safetensors'
+    if path.is_file():
+        try:
+            return decode_prior(path.read_bytes(), str(path))[0], True
+        except UserError:
+            path.unlink()
+    prior = make()
+    write_atomically(path, encode_prior(prior))
+    return prior, False
+
+
+def save_state(learner: Learner, folder: Path) -> None:
+    """Write the learner's posterior and memory to a directory.
+
+    The short window of the last transitions that the surprise test looks at is not kept: after a
+    resume it fills again, as at the start of a life.
+    """
+    arrays: dict[str, np.ndarray] = {'draws': learner._draws.cpu().numpy()}
+    arrays['past'] = learner._past
+    heads = {'live': learner.live} | {r.name: r.head for r in learner.library.regimes}
+    for name, head in heads.items():
+        arrays |= _head_arrays(f'head.{name}', head)
+    reservoirs = {r.name: r.reservoir for r in learner.library.regimes}
+    reservoirs['waiting'] = learner._waiting
+    for name, reservoir in reservoirs.items():
+        arrays |= _reservoir_arrays(f'reservoir.{name}', reservoir)
+    meta = {
+        'prior': fingerprint(learner.prior),
+        'config': asdict(learner.config),
+        'seed': learner.seed,
+        'step': learner.step,
+        'learned': learner.learned,
+        'stamp_ns': learner.stamp_ns,
+        'identity': learner.identity,
+        'names': learner.library.names,
+        'named': learner.library.named,
+        'dof': {name: head.noise.dof for name, head in heads.items()},
+        'seen': {name: r.seen for name, r in reservoirs.items()},
+        'probabilities': learner.filter.probabilities,
+        'surprise': [learner.surprise.fast, learner.surprise.slow],
+        'age': learner._age,
+        'rng': learner.rng.bit_generator.state,
+        'digest': learner.digest(),
+    }
+    write_atomically(folder / PRIOR, encode_prior(learner.prior))
+    write_atomically(folder / STATE, pack('learner', arrays, meta))
+
+
+def load_state(folder: Path, device: str = 'cpu') -> Learner:
+    """A learner that goes on where `save_state` left off.
+
+    Raises:
+        UserError: no such directory, damaged, or prior and state do not belong together.
+    """
+    for name in (PRIOR, STATE):
+        if not (folder / name).is_file():
+            raise UserError(f'{folder}: no {name} there; give a state directory of this package')
+    prior, _ = decode_prior((folder / PRIOR).read_bytes(), str(folder / PRIOR))
+    arrays, meta = unpack('learner', (folder / STATE).read_bytes(), str(folder / STATE))
+    if meta['prior'] != fingerprint(prior):
+        raise UserError(f'{folder}: {STATE} belongs to another prior than {PRIOR} beside it')
+    learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device)
+
+    def head(name: str) -> Head:
+        mean, covariance = (arrays[f'head.{name}.{p}'] for p in ('mean', 'covariance'))
+        noise = Noise(arrays[f'head.{name}.beta'], meta['dof'][name], prior.noise)
+        tensors = (torch.tensor(a, device=learner.device) for a in (mean, covariance))
+        return Head(Gaussian(*tensors), noise)
+
+    def reservoir(name: str) -> Reservoir:
+        columns = [arrays[f'reservoir.{name}.{c}'] for c in Sample.__dataclass_fields__]
+        samples = [
+            Sample(*row[:4], int(row[4]), int(row[5])) for row in zip(*columns, strict=True)
+        ]
+        return Reservoir(learner.config.reservoir, meta['seen'][name], samples)
+
+    learner.library = Library(
+        [Regime(n, head(n), reservoir(n)) for n in meta['names']], meta['named']
+    )
+    learner.live = head('live')
+    learner._waiting = reservoir('waiting')
+    learner._draws = torch.tensor(arrays['draws'], device=learner.device)
+    learner._past = arrays['past']
+    learner.step, learner.learned = meta['step'], meta['learned']
+    learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
+    learner.filter.probabilities = meta['probabilities']
+    learner.surprise.fast, learner.surprise.slow = meta['surprise']
+    learner._age = meta['age']
+    learner.rng.bit_generator.state = meta['rng']
+    if learner.digest() != meta['digest']:
+        raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')
+    return learner
+
+
+def _head_arrays(prefix: str, head: Head) -> dict[str, np.ndarray]:
+    return {
+        f'{prefix}.mean': head.posterior.mean.cpu().numpy(),
+        f'{prefix}.covariance': head.posterior.covariance.cpu().numpy(),
+        f'{prefix}.beta': head.noise.beta,
+    }
+
+
+def _reservoir_arrays(prefix: str, reservoir: Reservoir) -> dict[str, np.ndarray]:
+    columns = Sample.__dataclass_fields__
+    return {
+        f'{prefix}.{c}': np.array([getattr(s, c) for s in reservoir.samples])
+        for c in columns
+    }

@@ -1,0 +1,1 @@
+"""What the robot remembers: regimes, their reservoirs, recall, and consolidation between episodes."""

@@ -1,0 +1,60 @@
+"""A uniform random sample of the transitions of one regime, of fixed size.
+
+A random reservoir keeps a regime better than its highest-leverage transitions do when the
+likelihood is Gaussian: those sit at the edges and cover nothing in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One remembered step: x [ds], u [da], past commands [k, da], next state, when and where."""
+
+    x: np.ndarray
+    u: np.ndarray
+    past: np.ndarray
+    x_next: np.ndarray
+    stamp_ns: int
+    episode: int
+
+
+@dataclass
+class Reservoir:
+    """At most `capacity` samples, each seen one kept with equal probability (Vitter 1985)."""
+
+    capacity: int = 64
+    seen: int = 0
+    samples: list[Sample] = field(default_factory=list)
+
+    def add(self, sample: Sample, rng: np.random.Generator) -> None:
+        """Offer one more sample."""
+        self.seen += 1
+        if len(self.samples) < self.capacity:
+            self.samples.append(sample)
+            return
+        slot = int(rng.integers(self.seen))
+        if slot < self.capacity:
+            self.samples[slot] = sample
+
+    def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
+        """A reservoir of both streams: each sample stands for the steps its own stream saw."""
+        pools = [list(self.samples), list(other.samples)]
+        left = [float(self.seen), float(other.seen)]
+        per = [left[i] / max(len(p), 1) for i, p in enumerate(pools)]
+        kept: list[Sample] = []
+        while len(kept) < self.capacity and any(pools):
+            first = left[0] * bool(pools[0])
+            second = left[1] * bool(pools[1])
+            side = int(rng.random() * (first + second) >= first)
+            kept.append(pools[side].pop(int(rng.integers(len(pools[side])))))
+            left[side] -= per[side]
+        return Reservoir(self.capacity, self.seen + other.seen, kept)
+
+    def copy(self) -> Reservoir:
+        """An independent copy; the samples themselves are never changed."""
+        return Reservoir(self.capacity, self.seen, list(self.samples))

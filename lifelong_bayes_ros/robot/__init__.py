@@ -1,0 +1,1 @@
+"""A robot described in YAML, and its sensor messages aligned into states and transitions."""

@@ -1,0 +1,369 @@
+"""The robot file: names, limits, encoders, sources, command, goal and cost of one robot.
+
+Nothing about a robot is written anywhere else. `load_robot('quad')` reads
+`config/robots/quad.yaml`; a path reads that file. Unknown keys, wrong types and names that do not
+fit together raise `UserError` naming the file, the key, the value and the mend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import UserError
+from ..paths import share_dir
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r'^[A-Za-z][A-Za-z0-9_]*$')]
+
+Model = TypeVar('Model', bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra='forbid', frozen=True)
+
+
+class Source(Section):
+    """One topic the robot publishes its state on."""
+
+    topic: str
+    type: Literal['sensor_msgs/msg/JointState', 'nav_msgs/msg/Odometry', 'sensor_msgs/msg/Imu']
+
+
+class Channel(Section):
+    """One number of the state vector and where it comes from.
+
+    `encode` tells the dynamics how it enters: `value` as it is, `angle` as cosine and sine with
+    wrapped differences, `none` not at all (a position that the dynamics do not depend on).
+    """
+
+    name: Name
+    source: str
+    field: str
+    joint: str | None = None
+    unit: str = ''
+    encode: Literal['value', 'angle', 'none'] = 'value'
+    derivative_of: str | None = None
+    low: Finite | None = None
+    high: Finite | None = None
+
+
+class Action(Section):
+    """One number of the command vector: limits, neutral value and slew limit in units per second."""
+
+    name: Name
+    unit: str = ''
+    low: Finite
+    high: Finite
+    neutral: Finite = 0.0
+    slew: Positive | None = None
+
+    @model_validator(mode='after')
+    def _ordered(self) -> Action:
+        if not self.low < self.high:
+            raise ValueError(f'low {self.low} must be below high {self.high}')
+        if not self.low <= self.neutral <= self.high:
+            raise ValueError(f'neutral {self.neutral} must lie within [{self.low}, {self.high}]')
+        return self
+
+
+class Command(Section):
+    """The topic that the robot takes commands on."""
+
+    topic: str = 'command'
+    type: Literal['std_msgs/msg/Float64MultiArray'] = 'std_msgs/msg/Float64MultiArray'
+
+
+class SafeAction(Section):
+    """What is sent when acting is unsafe: for `ticks` control steps, then silence."""
+
+    mode: Literal['neutral', 'hold', 'zero'] = 'neutral'
+    ticks: Annotated[int, Field(ge=0)] = 10
+
+
+class Wave(Section):
+    """Reference of one channel: center + amplitude · sin(2π t / period + phase)."""
+
+    center: Finite = 0.0
+    amplitude: Finite = 0.0
+    period: Positive = 1.0
+    phase: Finite = 0.0
+
+
+class Goal(Section):
+    """Channels to keep on a periodic reference; score = exp(−‖error‖ / scale) in [0, 1]."""
+
+    track: dict[str, Wave]
+    scale: Positive
+
+
+class Cost(Section):
+    """Weights of the running cost, per squared unit.
+
+    `track` weighs the distance to the goal's reference, `rate` the distance of a `derivative_of`
+    channel to the reference's derivative, `state` the distance of a channel to zero, `action` and
+    `action_rate` the command (in units of its half range) and its change per step.
+    """
+
+    track: dict[str, NonNegative]
+    rate: dict[str, NonNegative] = {}
+    state: dict[str, NonNegative] = {}
+    action: NonNegative = 0.0
+    action_rate: NonNegative = 0.0
+    limit: NonNegative = 0.0
+    terminal: NonNegative = 1.0
+
+
+class Planning(Section):
+    """Settings of the sampling planner (MPPI)."""
+
+    candidates: Annotated[int, Field(ge=2)] = 192
+    horizon: Annotated[int, Field(ge=1)] = 20
+    iterations: Annotated[int, Field(ge=1)] = 1
+    noise: Annotated[float, Field(gt=0, le=2)] = 0.3
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    temperature: Positive = 0.1
+
+
+class View(Section):
+    """How a state is drawn: `body` at (x, z) with a pitch, or a planar `chain` of joints."""
+
+    kind: Literal['body', 'chain']
+    x: str | None = None
+    z: str | None = None
+    pitch: str | None = None
+    size: Positive = 0.2
+    joints: list[str] = []
+    lengths: list[Positive] = []
+
+
+class RobotSpec(Section):
+    """A validated robot file. State and action vectors follow the order of the file."""
+
+    name: Name
+    description: str = ''
+    period: Positive
+    frame: str = 'odom'
+    slop: NonNegative = 0.005
+    max_age: Positive = 0.2
+    sources: dict[str, Source]
+    state: Annotated[list[Channel], Field(min_length=1)]
+    action: Annotated[list[Action], Field(min_length=1)]
+    command: Command = Command()
+    safe_action: SafeAction = SafeAction()
+    goal: Goal
+    cost: Cost
+    planner: Planning = Planning()
+    view: View | None = None
+
+    @model_validator(mode='after')
+    def _consistent(self) -> RobotSpec:
+        names = self.state_names
+        for kind, values in (('state', names), ('action', self.action_names)):
+            twice = {v for v in values if values.count(v) > 1}
+            if twice:
+                raise ValueError(f'{kind}: {sorted(twice)} appear twice; give each its own name')
+        for channel in self.state:
+            if channel.source not in self.sources:
+                raise ValueError(
+                    f'state.{channel.name}.source: {channel.source!r} is not among the sources '
+                    f'{sorted(self.sources)}; add it there or correct the name'
+                )
+            is_joint = self.sources[channel.source].type.endswith('JointState')
+            if is_joint and channel.joint is None:
+                raise ValueError(f'state.{channel.name}: a JointState source needs `joint:`')
+            if channel.derivative_of is not None and channel.derivative_of not in names:
+                raise ValueError(
+                    f'state.{channel.name}.derivative_of: {channel.derivative_of!r} is not a '
+                    f'state channel; use one of {names}'
+                )
+            if channel.low is not None and channel.high is not None and channel.low >= channel.high:
+                raise ValueError(
+                    f'state.{channel.name}: low {channel.low} must be below high {channel.high}'
+                )
+        derivatives = {c.derivative_of for c in self.state if c.derivative_of}
+        for where, used, known in (
+            ('goal.track', self.goal.track, set(names)),
+            ('cost.track', self.cost.track, set(self.goal.track)),
+            ('cost.rate', self.cost.rate, set(self.goal.track) & derivatives),
+            ('cost.state', self.cost.state, set(names)),
+        ):
+            unknown = sorted(set(used) - known)
+            if unknown:
+                raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
+        if self.view is not None:
+            shown = [n for n in (self.view.x, self.view.z, self.view.pitch) if n]
+            unknown = sorted(set(shown + list(self.view.joints)) - set(names))
+            if unknown:
+                raise ValueError(f'view: unknown channel {unknown}; use one of {names}')
+            if self.view.kind == 'chain' and len(self.view.joints) != len(self.view.lengths):
+                raise ValueError('view: joints and lengths must be lists of the same length')
+            if self.view.kind == 'body' and not (self.view.x and self.view.z):
+                raise ValueError('view: kind body needs x and z')
+        return self
+
+    @property
+    def state_names(self) -> list[str]:
+        """Names of the state channels, in order."""
+        return [c.name for c in self.state]
+
+    @property
+    def action_names(self) -> list[str]:
+        """Names of the actions, in order."""
+        return [a.name for a in self.action]
+
+    @cached_property
+    def period_ns(self) -> int:
+        """Control period in nanoseconds."""
+        return round(self.period * 1e9)
+
+    def index(self, names: Sequence[str]) -> list[int]:
+        """Indices of the named state channels."""
+        return [self.state_names.index(n) for n in names]
+
+    @cached_property
+    def angles(self) -> np.ndarray:
+        """Mask [ds] of the channels that are angles."""
+        return np.array([c.encode == 'angle' for c in self.state])
+
+    @cached_property
+    def action_low(self) -> np.ndarray:
+        """Lower command limits [da]."""
+        return np.array([a.low for a in self.action])
+
+    @cached_property
+    def action_high(self) -> np.ndarray:
+        """Upper command limits [da]."""
+        return np.array([a.high for a in self.action])
+
+    @cached_property
+    def action_half_range(self) -> np.ndarray:
+        """Half of the command range [da]."""
+        return (self.action_high - self.action_low) / 2
+
+    @cached_property
+    def neutral(self) -> np.ndarray:
+        """Neutral command [da]."""
+        return np.array([a.neutral for a in self.action])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what a belief depends on: channels, encoders, actions and control period."""
+        facts = {
+            'name': self.name,
+            'period_ns': self.period_ns,
+            'state': [(c.name, c.encode) for c in self.state],
+            'action': [(a.name, a.low, a.high, a.neutral) for a in self.action],
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def wrap(self, difference: np.ndarray) -> np.ndarray:
+        """Bring the angle channels of states or differences [..., ds] to (−π, π]."""
+        wrapped = np.pi - np.mod(np.pi - difference, 2 * np.pi)
+        return np.where(self.angles, wrapped, difference)
+
+    def reference(self, stamp_ns: int, steps: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Reference of the tracked channels and its time derivative.
+
+        Args:
+            stamp_ns: time of the first row, nanoseconds.
+            steps: number of rows, one control period apart.
+
+        Returns:
+            Two arrays [steps, number of tracked channels], in the order of `goal.track`.
+        """
+        waves = list(self.goal.track.values())
+        center = np.array([w.center for w in waves])
+        amplitude = np.array([w.amplitude for w in waves])
+        omega = 2 * np.pi / np.array([w.period for w in waves])
+        phase = np.array([w.phase for w in waves])
+        # Whole periods are taken off in integers, so that wall-clock stamps lose no precision.
+        periods_ns = np.array([round(w.period * 1e9) for w in waves], dtype=np.int64)
+        start = (np.int64(stamp_ns) % periods_ns) * 1e-9
+        t = start + np.arange(steps)[:, None] * self.period
+        angle = omega * t + phase
+        return center + amplitude * np.sin(angle), amplitude * omega * np.cos(angle)
+
+    def score(self, stamp_ns: int, state: np.ndarray) -> float:
+        """Score in [0, 1] of a state [ds] at a time: exp(−‖distance to the reference‖ / scale)."""
+        tracked = self.index(list(self.goal.track))
+        target = np.zeros(len(self.state))
+        target[tracked] = self.reference(stamp_ns)[0][0]
+        error = self.wrap(np.asarray(state, dtype=float) - target)[tracked]
+        return float(np.exp(-np.linalg.norm(error) / self.goal.scale))
+
+    def dump(self) -> str:
+        """The specification as YAML text that `parse_robot` reads back."""
+        return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
+
+
+def robot_names() -> list[str]:
+    """Names of the shipped robots."""
+    return sorted(p.stem for p in (share_dir() / 'config' / 'robots').glob('*.yaml'))
+
+
+def load_robot(robot: str | Path) -> RobotSpec:
+    """Load a shipped robot by name, or a robot file by path.
+
+    Raises:
+        UserError: unknown robot, unreadable file, unknown key, wrong type or value.
+    """
+    text = str(robot)
+    if text.endswith(('.yaml', '.yml')) or '/' in text:
+        path = Path(text)
+        if not path.is_file():
+            raise UserError(f'robot file {path} does not exist; give a path to a YAML file')
+    else:
+        path = share_dir() / 'config' / 'robots' / f'{text}.yaml'
+        if not path.is_file():
+            raise UserError(
+                f'unknown robot {text!r}; shipped robots are {", ".join(robot_names())}, '
+                'or give the path of a robot file (.yaml)'
+            )
+    return parse_robot(path.read_text(), str(path))
+
+
+def parse_robot(text: str, where: str = 'robot file') -> RobotSpec:
+    """Validate the YAML text of a robot file; `where` names it in errors."""
+    return parse_yaml(RobotSpec, text, where)
+
+
+def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
+    """Validate YAML text against a model.
+
+    Raises:
+        UserError: one line per fault, each naming the key, the value and the mend.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f'{where}: not valid YAML: {error}') from None
+    if not isinstance(data, dict):
+        raise UserError(f'{where}: expected keys and values, got {type(data).__name__}')
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise UserError('\n'.join(_explain(where, fault) for fault in error.errors())) from None
+
+
+def _explain(where: str, fault: dict) -> str:
+    key = '.'.join(str(p) for p in fault['loc']) or 'file'
+    if fault['type'] == 'extra_forbidden':
+        return f'{where}: {key}: unknown key; remove it or correct its spelling'
+    if fault['type'] == 'missing':
+        return f'{where}: {key}: missing; add it'
+    message = fault['msg'].removeprefix('Value error, ')
+    value = '' if isinstance(fault['input'], dict | list) else f' (got {fault["input"]!r})'
+    return f'{where}: {key}: {message}{value}'

@@ -1,0 +1,13 @@
+"""Every test runs on one thread and draws the same examples every time."""
+
+import os
+
+# Read once, when numpy and torch load their linear algebra: so before any import of theirs.
+os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile('house', derandomize=True, deadline=None)
+settings.load_profile('house')
