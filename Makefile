@@ -47,13 +47,15 @@ clean: ## remove what builds and tests leave; .venv and results (out/) stay
 # The stamp comes last, so the next call takes up an interrupted installation: pip keeps what it had
 # finished, once that which it had only begun (no INSTALLER yet) is out of its sight.
 $(INSTALLED): setup.py constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \
-		"'$(PYTHON)' is no Python 3.10 or newer. Name one that is: make venv PYTHON=python3.12" \
-		>&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' || { echo \
-		"'$(PYTHON)' has no venv module. Install it (on Debian and Ubuntu: sudo apt install" \
-		"python3-venv), or name another interpreter: make venv PYTHON=python3.12" >&2; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+			echo "'$(PYTHON)' is no Python 3.10 or newer. Name one that is:" \
+				"make venv PYTHON=python3.12" >&2; exit 1; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "'$(PYTHON)' has no venv module. Install it (Debian and Ubuntu: sudo apt" \
+				"install python3-venv), or name another: make venv PYTHON=python3.12" >&2; \
+			exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
 	@find $(VENV) -name '*.dist-info' -prune ! -exec test -e '{}/INSTALLER' ';' -exec rm -r {} +
 	$(BIN)/python -m pip install -e '.[$(EXTRAS)]' -c constraints.txt
 	@touch $@

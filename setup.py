@@ -8,8 +8,8 @@ NAME = 'lifelong_bayes_ros'
 SIM = 'lifelong_bayes_ros_sim'
 NODES = ('sim_robot', 'transition_streamer', 'learner', 'policy', 'uncertainty_viz', 'recorder')
 
-# The pip wheels of ROS 2 Jazzy. A distribution's parts only fit each other, and an unpinned rclpy is
-# a later distribution's. On a robot, apt's ROS takes this extra's place.
+# The pip wheels of ROS 2 Jazzy. A distribution's parts only fit each other, and an unpinned rclpy
+# is a later distribution's. On a robot, apt's ROS takes this extra's place.
 ROS_WHEELS = ['ros-rclpy[fastrtps]==7.1.6'] + [
     f'ros-{messages}==5.3.6'
     for messages in (
@@ -52,7 +52,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        *shared('launch/*.launch.py', 'config/**/*.yaml', 'config/*.rviz'),
+        *shared('launch/*.launch.py', 'config/**/*.yaml', 'config/**/*.rviz', 'config/**/*.xml'),
     ],
     zip_safe=False,
     install_requires=[

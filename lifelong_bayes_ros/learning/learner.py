@@ -51,7 +51,7 @@ class LearnerConfig:
     capacity: int = 12  # regimes kept, the nominal one included
     reservoir: int = 64  # transitions kept per regime
     guard_window: int = 15
-    guard_margin: float = 1.02
+    guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,9 @@ class Learner:
         window = list(self._recent)[-self.config.guard_window :]
         live = sum(s.error for s in window)
         nominal = sum(s.nominal_error for s in window)
-        lost = live > self.config.guard_margin * nominal + 2 * len(self.prior.noise)
+        slack = 2 * len(self.prior.noise)
+        margin = 1.0 if self.guarded else self.config.guard_margin
+        lost = live > margin * nominal + (0 if self.guarded else slack)
         tempers = [t for t in self._tempers if self.learned - t <= 80]
         if len(tempers) == 3:
             longer = list(self._recent)[-30:]

@@ -215,11 +215,13 @@ def _train_trunk(
     w2, b2 = weight(h, h, fan=h), torch.zeros(h, requires_grad=True)
     heads = weight(count, h + di + 1, ds, fan=100 * h)
     weights = [w1, b1, w2, b2]
+    batch = min(config.batch * config.regimes // count, examples)
     optimizer = BLR(
         [*weights, heads],
         lr=config.lr,
-        ess=count * examples,
-        init_curvature=1e-2,
+        # Squaring the mean gradient of a batch gives the curvature of one example over the batch.
+        ess=count * examples * count * batch,
+        init_curvature=1e-4,
         generator=generator,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -227,7 +229,6 @@ def _train_trunk(
     )
     # A unit likelihood variance would make the posterior far too wide: track the residual's.
     variance = torch.ones(ds)
-    batch = min(config.batch * 64 // count, examples)
     rows = torch.arange(count)[:, None]
     ones = torch.ones(count, batch, 1)
     for step in range(config.steps):

@@ -1,0 +1,212 @@
+"""The `lifelong-bayes` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Small matrices gain nothing from threads, and on a busy machine lose a hundredfold.
+for _variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    os.environ.setdefault(_variable, '1')
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .errors import UserError
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def status_bar() -> Iterator[Any]:
+    """A progress bar on stderr that shows what is going on: call it with (what, share)."""
+    columns = (TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task('starting', total=1.0)
+
+        def status(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=share)
+
+        yield status
+
+
+def print_rows(report: dict[str, Any]) -> None:
+    """The rows of a report as a table on stdout."""
+    table = Table()
+    for heading in ('', 'value', 'unit', 'bar', 'met'):
+        table.add_column(heading, justify='left' if not heading else 'right')
+    for r in report['rows']:
+        sign = '' if r['bar'] is None else ('≥ ' if r['better'] == 'higher' else '≤ ')
+        met = {None: '', True: 'yes', False: 'NO'}[r['ok']]
+        bar = '' if r['bar'] is None else f'{sign}{r["bar"]:g}'
+        table.add_row(r['name'], f'{r["value"]:.4g}', r['unit'], bar, met)
+    Console().print(table)
+
+
+def deliver(report: dict[str, Any], as_json: bool) -> int:
+    """Print a report; status 1 if a bar was missed."""
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print_rows(report)
+    return int(any(r['ok'] is False for r in report['rows']))
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run the main job."""
+    from .experiments.demo import run_demo
+
+    out = Path(args.out or f'out/demo-{args.robot}-{args.seed}')
+    return run_demo(args.robot, args.seed, out, args.realtime, args.late_budget, args.json)
+
+
+def life(args: argparse.Namespace) -> int:
+    """Run lives without ROS."""
+    from .experiments.lives import life_command
+
+    with status_bar() as status:
+        report = life_command(
+            args.robots.split(','), list(range(args.seeds)), args.out and Path(args.out), status
+        )
+    return deliver(report, args.json)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Fit the task prior of a robot."""
+    from .experiments.priors import prior_for
+    from .learning.codec import encode_prior, fingerprint
+    from .learning.store import write_atomically
+    from .robot.spec import load_robot
+
+    spec = load_robot(args.robot)
+    with status_bar() as status:
+        prior = prior_for(spec, args.seed, progress=lambda share, what: status(what, share))
+    print(f'prior {fingerprint(prior)} of robot {spec.name}: {prior.dynamics.size} parameters')
+    if args.out:
+        write_atomically(Path(args.out), encode_prior(prior))
+        print(args.out)
+    return 0
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Learn from a bag, without ROS."""
+    from .experiments.replay import replay_bag
+
+    with status_bar() as status:
+        outcome = replay_bag(Path(args.bag), args.out and Path(args.out), status)
+    if args.json:
+        print(json.dumps(outcome))
+    else:
+        print(
+            f'{outcome["transitions"]} transitions in {outcome["seconds"]:.1f} s, '
+            f'{outcome["speed"]:.1f} × real time'
+        )
+        print(f'posterior sha256 {outcome["digest"]}')
+        if outcome['recorded'] is None:
+            print('the bag holds no digest of the live posterior to compare with')
+        else:
+            print('equal to the live posterior: ' + ('yes' if outcome['equal'] else 'NO'))
+    return int(outcome['equal'] is False)
+
+
+def up(args: argparse.Namespace) -> int:
+    """Start the nodes where there is no `launch`."""
+    from .nodes.bringup import up as start
+
+    return start(args)
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Print figures."""
+    from .experiments.bench import run_bench
+
+    return deliver(run_bench(args.what, args.robot), args.json)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog='lifelong-bayes',
+        description='A robot that learns its own dynamics while it works, knows what it does not '
+        'know, and does not forget.',
+        epilog='Start with `lifelong-bayes demo`.',
+    )
+    commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command('demo', demo, 'run one life of hidden regimes through real ROS 2 nodes')
+    sub.add_argument('--robot', default='quad', help='simulated robot: quad or arm (default quad)')
+    sub.add_argument('--seed', type=int, default=0, help='seed of every random stream (default 0)')
+    sub.add_argument('--out', help='folder for report, bag and state (default out/demo-ROBOT-SEED)')
+    sub.add_argument(
+        '--realtime',
+        action='store_true',
+        help='run by the clock on the wall instead of as fast as all nodes keep up',
+    )
+    sub.add_argument(
+        '--late-budget',
+        type=float,
+        default=0.05,
+        help='with --realtime: share of control steps that may come late (default 0.05)',
+    )
+    sub.add_argument('--json', action='store_true', help='print report.json on stdout')
+
+    sub = command('life', life, 'run lives without ROS, beside the frozen model and the oracle')
+    sub.add_argument('--robots', default='quad,arm', help='comma-separated (default quad,arm)')
+    sub.add_argument('--seeds', type=int, default=1, help='seeds 0 to N-1 (default 1)')
+    sub.add_argument('--out', help='folder for pictures and results; a life found there is kept')
+    sub.add_argument('--json', action='store_true', help='print one JSON object')
+
+    sub = command('pretrain', pretrain, 'fit the trunk and task prior of a simulated robot')
+    sub.add_argument('--robot', default='quad', help='robot name or robot file')
+    sub.add_argument('--seed', type=int, default=0)
+    sub.add_argument('--out', help='also write the prior to this file (.safetensors)')
+
+    sub = command('replay', replay, 'learn from a recorded bag, without ROS, and compare posteriors')
+    sub.add_argument('bag', help='MCAP bag folder, e.g. out/demo-quad-0/bag')
+    sub.add_argument('--out', help='write the learned state to this folder')
+    sub.add_argument('--json', action='store_true', help='print one JSON object')
+
+    sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
+    sub.add_argument('--robot', default='quad', help='robot name or robot file')
+    sub.add_argument('--sim', action='store_true', help='start the simulated robot too')
+    sub.add_argument('--seed', type=int, default=0)
+    sub.add_argument('--state-dir', default='', help='folder to keep the posterior in')
+    sub.add_argument('--domain-id', type=int, help='ROS domain (default: ROS_DOMAIN_ID)')
+
+    sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
+    sub.add_argument('what', choices=['loop', 'all'], help='what to measure')
+    sub.add_argument('--robot', default='quad')
+    sub.add_argument('--json', action='store_true', help='print one JSON object')
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; a user's mistake ends with status 2 and no traceback."""
+    args = parser().parse_args(argv)
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return args.function(args)
+    except UserError as error:
+        console.print(f'[red]lifelong-bayes {args.command}:[/red] {error}', highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print('interrupted')
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,342 @@
+"""What all nodes share: parameters, lifecycle, diagnostics, starting and ending."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+
+from ..errors import UserError
+from ..robot.spec import RobotSpec, load_robot
+from . import topics
+from .topics import Topic
+
+NAMESPACE = '/lifelong'
+PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
+OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of a node's parameter table. Only `live` parameters change after the start."""
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    low: float | None = None
+    high: float | None = None
+    live: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The row as ROS describes a parameter."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, int):
+                limits = IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)
+                descriptor.integer_range = [limits]
+            else:
+                limits = FloatingPointRange(
+                    from_value=float(self.low), to_value=float(self.high), step=0.0
+                )
+                descriptor.floating_point_range = [limits]
+        return descriptor
+
+
+ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (.yaml)')
+SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
+AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
+
+
+class BaseNode(LifecycleNode):
+    """A lifecycle node that hears and publishes nothing unless it is active.
+
+    Subclasses fill in `configure`, `activate`, `deactivate` and `diagnose`. An `UserError` in one
+    of the first three fails the transition with its text in the log; in a message callback the
+    message is skipped, counted and reported.
+    """
+
+    NAME = ''
+    TASK = ''  # what `/diagnostics` says the node does
+    PARAMETERS: tuple[Parameter, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(self.NAME, namespace=NAMESPACE)
+        self.active = False
+        self.stop = threading.Event()  # set: the process ends after the running callback
+        self.counts: Counter[str] = Counter()
+        self._owned: list[tuple[Callable[[Any], Any], Any]] = []
+        for row in (ROBOT, AUTOSTART, *self.PARAMETERS):
+            self.declare_parameter(row.name, row.default, row.descriptor())
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._diagnostics = self.create_lifecycle_publisher(
+            topics.DIAGNOSTICS.type, topics.DIAGNOSTICS.name, topics.DIAGNOSTICS.qos
+        )
+        # Wall time: a watchdog that follows simulated time does not notice that it stopped.
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=self.steady)
+
+    # ------------------------------------------------------------------ for subclasses to fill in
+    def configure(self) -> None:
+        """Read parameters and files, create publishers and subscriptions."""
+
+    def activate(self) -> None:
+        """Start; publishing works from here on."""
+
+    def deactivate(self) -> None:
+        """Stop; publishing still works."""
+
+    def change(self, name: str, value: Any) -> None:
+        """Take the new value of a live parameter, or raise `UserError`."""
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Level, message and figures for `/diagnostics`; `counts` are added."""
+        return OK, 'active', {}
+
+    # ------------------------------------------------------------------ for subclasses to use
+    def value(self, name: str) -> Any:
+        """Value of a parameter."""
+        return self.get_parameter(name).value
+
+    def load_spec(self) -> RobotSpec:
+        """The robot of the parameter `robot`.
+
+        Raises:
+            UserError: not given, or not a valid robot file.
+        """
+        if not self.value('robot'):
+            raise UserError('parameter robot is empty; give a shipped robot or a robot file')
+        return load_robot(self.value('robot'))
+
+    def advertise(self, topic: Topic) -> Publisher:
+        """Publisher of a topic; silent while the node is not active."""
+        publisher = self.create_lifecycle_publisher(topic.type, topic.name, topic.qos)
+        self._owned.append((self.destroy_lifecycle_publisher, publisher))
+        return publisher
+
+    def listen(
+        self,
+        topic: Topic,
+        callback: Callable[[Any], None],
+        qos: QoSProfile | None = None,
+        raw: bool = False,
+    ) -> Subscription:
+        """Subscribe to a topic; messages that come while the node is not active are dropped."""
+
+        def receive(message: Any) -> None:
+            if not self.active:
+                return
+            try:
+                callback(message)
+            except UserError as error:
+                self.skip(f'bad message on {topic.name}', str(error))
+
+        subscription = self.create_subscription(
+            topic.type, topic.name, receive, qos or topic.qos, raw=raw
+        )
+        self._owned.append((self.destroy_subscription, subscription))
+        return subscription
+
+    def forget(self, subscription: Subscription) -> None:
+        """End a subscription of `listen`."""
+        self._owned.remove((self.destroy_subscription, subscription))
+        self.destroy_subscription(subscription)
+
+    def serve(self, kind: type, name: str, answer: Callable[[Any], tuple[bool, str]]) -> None:
+        """Offer a service whose response is success and message."""
+
+        def respond(request: Any, response: Any) -> Any:
+            try:
+                if not self.active:
+                    raise UserError(f'{self.NAME} is not active')
+                response.success, response.message = answer(request)
+            except UserError as error:
+                response.success, response.message = False, str(error)
+            return response
+
+        service = self.create_service(kind, name, respond)
+        self._owned.append((self.destroy_service, service))
+
+    def every(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back at this interval of wall time while the node is active."""
+
+        def tick() -> None:
+            if self.active:
+                callback()
+
+        self._owned.append((self.destroy_timer, self.create_timer(seconds, tick, clock=self.steady)))
+
+    def skip(self, reason: str, detail: str) -> None:
+        """Count something that was left out, and say so now and then."""
+        self.counts[reason] += 1
+        self.get_logger().warning(f'{reason}: {detail}', throttle_duration_sec=5.0)
+
+    # ------------------------------------------------------------------ lifecycle
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition; see `configure`."""
+        result = self._attempt(self.configure)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._release()
+            return result
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition; see `activate`."""
+        super().on_activate(state)
+        self.active = True
+        result = self._attempt(self.activate)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self.active = False
+            super().on_deactivate(state)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition; see `deactivate`."""
+        result = self._attempt(self.deactivate)
+        self.active = False
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: give back what `configure` created."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition; deactivates first."""
+        if self.active:
+            self.on_deactivate(state)
+        return self.on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: a fault of ours; start over from unconfigured."""
+        self.active = False
+        return self.on_cleanup(state)
+
+    def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            step()
+        except UserError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            # rclpy would drop it without a word.
+            self.get_logger().fatal(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _release(self) -> None:
+        for destroy, entity in self._owned:
+            destroy(entity)
+        self._owned.clear()
+
+    # ------------------------------------------------------------------ parameters, diagnostics
+    def _on_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
+        live = {row.name for row in self.PARAMETERS if row.live}
+        try:
+            for parameter in parameters:
+                if parameter.name in live:
+                    self.change(parameter.name, parameter.value)
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _report(self) -> None:
+        if not self.active:
+            return
+        level, message, figures = self.diagnose()
+        status = DiagnosticStatus(
+            level=level,
+            name=f'{self.get_name()}: {self.TASK}',
+            message=message,
+            hardware_id=self.value('robot'),
+            values=[
+                KeyValue(key=key, value=str(value))
+                for key, value in {**figures, **self.counts}.items()
+            ],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    # ------------------------------------------------------------------ the process
+    def autostart(self) -> bool:
+        """Configure and activate if the parameter `autostart` wants it; whether all is well."""
+        if not self.value('autostart'):
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    def close(self) -> None:
+        """Deactivate, and let subscribers have what was published last."""
+        if self.active:
+            self.trigger_deactivate()
+        for _, entity in self._owned:
+            if isinstance(entity, Publisher) and entity.get_subscription_count():
+                entity.wait_for_all_acked(Duration(seconds=1))
+
+
+def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
+    """Run a node until it is done, interrupted or orphaned; returns the exit code."""
+    # Our own handlers: a signal must end the node between two callbacks, while it can still save
+    # and publish, and rclpy's would take the context away first.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make()
+    except (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterUninitializedException,
+    ) as error:
+        print(error, file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: node.stop.set())
+    parent = int(os.environ.get(PARENT, 0))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    code = 0
+    try:
+        if not node.autostart():
+            code = 1
+            node.stop.set()
+        while rclpy.ok() and not node.stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+            if parent and os.getppid() != parent:
+                node.stop.set()
+        node.close()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return code

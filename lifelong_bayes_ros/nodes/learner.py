@@ -1,0 +1,240 @@
+"""Node: transitions in, beliefs out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from std_srvs.srv import SetBool, Trigger
+
+from ..dynamics.model import Prior
+from ..errors import UserError
+from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
+from ..learning.learner import Event, Learner
+from ..learning.store import STATE, load_state, save_state
+from . import topics
+from .base import OK, SEED, WARN, BaseNode, Parameter, run
+from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_from_msg
+
+torch.set_num_threads(1)
+
+MEMORY_AXES = ('sample', 'column')
+
+
+def memory_table(learner: Learner) -> np.ndarray:
+    """Memory map [n, 3]: one row per remembered transition.
+
+    Columns: leverage H Σ Hᵀ under the head of its regime, mean over the outputs in units of their
+    noise variance; root mean squared residual in noise standard deviations; index of the regime.
+    """
+    dynamics, noise = learner.dynamics, learner.prior.noise
+    rows = []
+    for index, regime in enumerate(learner.library.regimes):
+        for s in regime.reservoir.samples:
+            x, u = s.x.astype(float), s.u.astype(float)
+            design = torch.as_tensor(dynamics.design(x, u, s.past), device=learner.device)
+            seen = regime.head.predict(design, dynamics.target(x, s.x_next.astype(float)))
+            residual = np.sqrt(np.mean(seen.residual**2 / noise))
+            rows.append((np.mean(seen.epistemic / noise), residual, index))
+    return np.array(rows, np.float32).reshape(-1, 3)
+
+
+class LearnerNode(BaseNode):
+    """Learns from every transition and publishes the belief that came of it."""
+
+    NAME = 'learner'
+    TASK = 'learning'
+    PARAMETERS = (
+        Parameter('prior', '', 'prior file (.safetensors); empty: pre-trained in simulation'),
+        Parameter('state_dir', '', 'folder that keeps the posterior; empty: not kept'),
+        Parameter('resume', True, 'go on from state_dir where it holds a posterior'),
+        Parameter('device', 'cpu', 'cpu, cuda, or auto'),
+        Parameter('learning', True, 'learn; if not, predict and publish only', live=True),
+        SEED,
+    )
+
+    def configure(self) -> None:
+        self.spec = self.load_spec()
+        self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
+        self.learner = self._start()
+        if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
+            raise UserError(
+                f'the prior was made for robot {self.learner.dynamics.spec.name!r} with other '
+                f'channels, actions or period than {self.value("robot")!r}; pre-train it again'
+            )
+        self.learner.learning = self.value('learning')
+        self.expected: int | None = None  # sequence number of the next transition
+        self.lost = 0
+        self.trunk = self.advertise(topics.TRUNK)
+        self.head = self.advertise(topics.HEAD)
+        self.memory = self.advertise(topics.MEMORY)
+        self.figures = self.advertise(topics.LEARNER_STATE)
+        self.events = self.advertise(topics.EVENT)
+        self.listen(topics.TRANSITION, self._on_transition)
+        self.serve(Trigger, '~/consolidate', self._on_consolidate)
+        self.serve(Trigger, '~/save', self._on_save)
+        self.serve(Trigger, '~/reset', self._on_reset)
+        self.serve(SetBool, '~/set_learning', self._on_set_learning)
+        self.every(1.0, self._publish_memory)
+
+    def activate(self) -> None:
+        self._publish_trunk()
+        self._publish_belief()
+        self.memory_due = True
+
+    def deactivate(self) -> None:
+        if self.folder is not None:
+            self._save()
+
+    def change(self, name: str, value: Any) -> None:
+        if hasattr(self, 'learner'):
+            self.learner.learning = value
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        learner = self.learner
+        figures = {
+            'transitions': learner.step,
+            'learned from': learner.learned,
+            'lost': self.lost,
+            'regime': learner.regime,
+            'regimes stored': len(learner.library.regimes),
+            'memory bytes': learner.library.nbytes(),
+            'seconds per transition': f'{learner.report.seconds:.4f}',
+            **learner.skipped,
+        }
+        if self.lost:
+            return WARN, f'{self.lost} transitions were lost on the way', figures
+        if learner.guarded:
+            return WARN, 'guard: acting on the nominal model', figures
+        return OK, 'learning' if learner.learning else 'learning is off', figures
+
+    # ------------------------------------------------------------------ start
+    def _start(self) -> Learner:
+        device = self.value('device')
+        if device == 'auto':
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        if self.folder is not None and self.value('resume') and (self.folder / STATE).exists():
+            learner = load_state(self.folder, device)
+            self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
+            return learner
+        return Learner(self._prior(), seed=self.value('seed'), device=device)
+
+    def _prior(self) -> Prior:
+        path = self.value('prior')
+        if path:
+            if not Path(path).is_file():
+                raise UserError(f'prior {path} does not exist; make it with lifelong-bayes pretrain')
+            return decode_prior(Path(path).read_bytes(), path)[0]
+        from ..experiments.priors import prior_for
+
+        return prior_for(self.spec, progress=self._on_progress)
+
+    def _on_progress(self, share: float, what: str) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.get_logger().info(f'{what}: {share:.0%}', throttle_duration_sec=5.0)
+
+    # ------------------------------------------------------------------ one transition
+    def _on_transition(self, message: Any) -> None:
+        transition = transition_from_msg(self.spec, message)
+        if self.expected is not None and transition.sequence > self.expected:
+            self.lost += transition.sequence - self.expected
+        self.expected = transition.sequence + 1
+        self.learner.observe(transition)
+        self._publish_belief()
+        self._publish_figures()
+        self._publish_events()
+
+    def _publish_belief(self) -> None:
+        data = encode_belief(self.learner.belief(), self.prior_id)
+        self.head.publish(bytes_to_msg(data))
+
+    def _publish_trunk(self) -> None:
+        learner = self.learner
+        self.prior_id = fingerprint(learner.prior)
+        data = encode_prior(learner.prior, seed=learner.seed, config=vars(learner.config))
+        self.trunk.publish(bytes_to_msg(data))
+
+    def _publish_figures(self) -> None:
+        learner = self.learner
+        report = learner.report
+        noise = np.sqrt(learner.live.noise.variance) * learner.dynamics.scale
+        values = {
+            'version': learner.learned,
+            'nis': report.nis,
+            'inside90': report.inside,
+            'surprise.fast': learner.surprise.fast,
+            'surprise.slow': learner.surprise.slow,
+            'guarded': learner.guarded,
+            'lost': self.lost,
+            'seconds': report.seconds,
+            **{f'noise.{n}': s for n, s in zip(self.spec.state_names, noise, strict=True)},
+            **{f'regime.{n}': p for n, p in learner.filter.probabilities.items()},
+        }
+        self.figures.publish(named(values, learner.stamp_ns))
+
+    def _publish_events(self) -> None:
+        for event in self.learner.take_events():
+            self._publish_event(event)
+            self.memory_due |= event.event == 'consolidated'
+
+    def _publish_event(self, event: Event) -> None:
+        self.events.publish(event_to_msg(event.event, event.stamp_ns, event.step, event.detail))
+        self.get_logger().info(f'step {event.step}: {event.event} {event.detail}')
+
+    def _publish_memory(self) -> None:
+        """The memory map, after consolidation, for whoever looks at it: it takes a while."""
+        if self.memory_due and self.memory.get_subscription_count():
+            self.memory_due = False
+            self.memory.publish(table_to_msg(memory_table(self.learner), MEMORY_AXES))
+
+    # ------------------------------------------------------------------ services
+    def _on_consolidate(self, request: Trigger.Request) -> tuple[bool, str]:
+        result = self.learner.consolidate()
+        self._publish_belief()
+        self._publish_events()
+        return result.accepted, result.reason or f'{len(result.library.regimes)} regimes'
+
+    def _on_save(self, request: Trigger.Request) -> tuple[bool, str]:
+        if self.folder is None:
+            raise UserError('parameter state_dir is empty; start the learner with a folder')
+        return True, self._save()
+
+    def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
+        old = self.learner
+        self.learner = Learner(old.prior, old.config, old.seed, str(old.device))
+        self.learner.learning = old.learning
+        self._publish_belief()
+        self._event('reset', transitions=old.step)
+        self.memory_due = True
+        return True, f'what {old.step} transitions taught is forgotten'
+
+    def _on_set_learning(self, request: SetBool.Request) -> tuple[bool, str]:
+        self.learner.learning = request.data
+        self._event('learning', on=request.data)
+        return True, 'learning is ' + ('on' if request.data else 'off')
+
+    def _save(self) -> str:
+        started = time.perf_counter()
+        save_state(self.learner, self.folder)
+        digest = self.learner.digest()
+        seconds = round(time.perf_counter() - started, 3)
+        self._event('saved', digest=digest, folder=str(self.folder), seconds=seconds)
+        return digest
+
+    def _event(self, name: str, **detail: Any) -> None:
+        learner = self.learner
+        self._publish_event(Event(name, learner.stamp_ns, learner.step, detail))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit code."""
+    return run(LearnerNode, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,247 @@
+"""Node: states and beliefs in, commands out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from std_srvs.srv import SetBool
+
+from ..control.controller import Act, Controller
+from ..control.safety import Safety
+from ..dynamics.belief import Belief
+from ..learning.codec import decode_belief, decode_prior, fingerprint
+from ..robot.transitions import State, StateAssembler
+from . import qos, topics
+from .base import OK, SEED, WARN, BaseNode, Parameter, run
+from .codecs import (
+    action_to_msg,
+    check_fields,
+    command_to_msg,
+    msg_to_bytes,
+    named,
+    read_channels,
+    table_to_msg,
+)
+
+torch.set_num_threads(1)
+
+PLAN_AXES = ('member', 'step', 'channel')
+
+
+class Policy(BaseNode):
+    """Answers every state with a command, planned through the newest belief.
+
+    In lockstep a state waits for the belief that knows of it. Otherwise the policy acts at once,
+    and a watchdog sends the safe action, then nothing, when no state comes in.
+    """
+
+    NAME = 'policy'
+    TASK = 'control'
+    PARAMETERS = (
+        Parameter('lockstep', False, 'wait for the belief that knows of a state'),
+        Parameter('max_belief_age', 1.0, 'seconds after which a belief is stale', 0.0, 3600.0),
+        Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
+        Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0),
+        SEED,
+    )
+
+    def configure(self) -> None:
+        self.spec = self.load_spec()
+        check_fields(self.spec)
+        self.lockstep = self.value('lockstep')
+        self.assembler = StateAssembler(self.spec)
+        self.safety = Safety(self.spec)
+        self.controller: Controller | None = None
+        self.prior_id = ''
+        self.belief: Belief | None = None
+        self.commands = self.advertise(topics.command_topic(self.spec))
+        self.actions = self.advertise(topics.ACTION)
+        self.uncertainty = self.advertise(topics.UNCERTAINTY)
+        self.plans = self.advertise(topics.PLAN)
+        for source, topic in topics.state_topics(self.spec).items():
+            self.listen(topic, partial(self._on_state, source), qos.SENSOR)
+        self.listen(topics.TRUNK, self._on_trunk)
+        self.listen(topics.HEAD, self._on_belief)
+        self.listen(topics.ESTOP, self._on_estop)
+        self.serve(SetBool, '~/enable', self._on_enable)
+        if not self.lockstep:
+            self.every(self.spec.period, self._watch)
+
+    def activate(self) -> None:
+        self.assembler.reset()
+        self.safety.reset()
+        if self.controller is not None:
+            self.controller.reset()
+        self.enabled = self.value('enabled_at_start')
+        self.held: State | None = None  # in lockstep: the state that waits for its belief
+        self.answer: tuple[Any, Any] | None = None  # the messages sent last,
+        self.answered_ns = -1  # and the stamp of the state that they answer
+        self.heard_at = time.monotonic()  # when a new state came in
+        self.planned_ns = 0  # stamp of the plan published last
+        self.seconds: deque[float] = deque(maxlen=200)
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        milliseconds = 1e3 * np.array(self.seconds or [0.0])
+        figures = {
+            'plan ms p50': f'{np.median(milliseconds):.2f}',
+            'plan ms max': f'{milliseconds.max():.2f}',
+            **{f'skipped: {k}': v for k, v in self.assembler.skipped.items()},
+            **{f'intervened: {k}': v for k, v in self.safety.interventions.items()},
+        }
+        if not self.enabled:
+            return WARN, 'stopped; call ~/enable to go on', figures
+        if self.controller is None or self.belief is None:
+            return WARN, 'no belief yet', figures
+        if time.monotonic() - self.heard_at > self.spec.max_age:
+            return WARN, 'no state comes in', figures
+        if self.belief.mode == 'nominal':
+            return WARN, 'guard: acting on the nominal model', figures
+        return OK, 'acting', figures
+
+    # ------------------------------------------------------------------ beliefs
+    def _on_trunk(self, message: Any) -> None:
+        prior, _ = decode_prior(msg_to_bytes(message), 'belief/trunk')
+        dynamics = prior.dynamics
+        if dynamics.spec.fingerprint != self.spec.fingerprint:
+            self.skip('belief of another robot', f'{dynamics.spec.name}, not {self.spec.name}')
+            return
+        prior_id = fingerprint(prior)
+        if prior_id == self.prior_id:  # the learner was started again
+            return
+        # Goal, cost and limits are those of the robot file here, not of the one pre-trained with.
+        dynamics = replace(dynamics, spec=self.spec)
+        self.prior_id = prior_id
+        self.belief = None
+        if self.controller is None:
+            age = self.value('max_belief_age')
+            self.controller = Controller(dynamics, self.value('seed'), age)
+            self.controller.safety = self.safety
+        else:
+            self.controller.adopt(dynamics)
+
+    def _on_belief(self, message: Any) -> None:
+        if self.controller is None:
+            return
+        self.belief = decode_belief(msg_to_bytes(message), self.prior_id, 'belief/head')
+        self._act_if_due()
+
+    # ------------------------------------------------------------------ states
+    def _on_state(self, source: str, message: Any) -> None:
+        stamp_ns, values = read_channels(self.spec, source, message)
+        last = self.assembler.last
+        state = self.assembler.update(source, stamp_ns, values)
+        if state is not None:
+            self.heard_at = time.monotonic()
+            self.held = state
+            self._act_if_due()
+        elif self.lockstep and last is not None and stamp_ns == last.stamp_ns:
+            # The robot asks again: an answer was lost on its way, or was silence.
+            self._send_answer()
+            if self.answered_ns != stamp_ns:
+                self.held = last
+                self._act_if_due()
+
+    def _act_if_due(self) -> None:
+        state, belief = self.held, self.belief
+        if state is None:
+            return
+        if self.enabled and self.controller is not None and belief is not None:
+            if self.lockstep and belief.stamp_ns < state.stamp_ns:
+                return
+            self._act(self.controller, state, belief)
+        elif self.lockstep and self.enabled:
+            return
+        else:
+            self._send_safe(state.stamp_ns)
+        self.held = None
+
+    def _act(self, controller: Controller, state: State, belief: Belief) -> None:
+        past = controller.past
+        act = controller.act(state, belief)
+        if act.command is not None:
+            self._send(act.stamp_ns, act.command, act.plan.actions[0], act.plan.spread)
+        self.seconds.append(act.seconds)
+        self.counts['late'] += act.seconds > self.spec.period
+        self.counts['stale belief'] += act.stale
+        if act.spread is not None:
+            self._publish_uncertainty(act, belief)
+        since = state.stamp_ns - self.planned_ns
+        if not 0 <= since < 1e9 / self.value('plan_rate_hz') and self.plans.get_subscription_count():
+            self.planned_ns = state.stamp_ns
+            fan = controller.planner.rollout.fan(belief, state.x, act.plan.actions, past)
+            self.plans.publish(table_to_msg(fan, PLAN_AXES))
+
+    def _send(self, stamp_ns: int, command: np.ndarray, *planned: np.ndarray) -> None:
+        self.answered_ns = stamp_ns
+        self.answer = (
+            command_to_msg(self.spec, command),
+            action_to_msg(self.spec, stamp_ns, command, *planned),
+        )
+        self._send_answer()
+
+    def _send_answer(self) -> None:
+        if self.answer is not None:
+            command, action = self.answer
+            self.commands.publish(command)
+            self.actions.publish(action)
+
+    def _publish_uncertainty(self, act: Act, belief: Belief) -> None:
+        values = {}
+        for kind in ('epistemic', 'aleatoric'):
+            spread = np.sqrt(getattr(act.spread, kind))
+            values |= {f'{n}.{kind}': s for n, s in zip(self.spec.state_names, spread)}
+        values |= {
+            'ood': act.spread.ood,
+            'regime_entropy': belief.entropy,
+            'belief_age': (act.stamp_ns - belief.stamp_ns) * 1e-9 if belief.stamp_ns else 0.0,
+            'nominal': act.stale or belief.mode == 'nominal',
+        }
+        self.uncertainty.publish(named(values, act.stamp_ns))
+
+    # ------------------------------------------------------------------ safety
+    def _watch(self) -> None:
+        if time.monotonic() - self.heard_at > self.spec.max_age:
+            last = self.assembler.last
+            self._send_safe(last.stamp_ns if last else 0)
+
+    def _send_safe(self, stamp_ns: int) -> None:
+        self.counts['safe action'] += 1
+        command = self.safety.safe_action()
+        if command is not None:
+            self._send(stamp_ns, command)
+
+    def _on_estop(self, message: Any) -> None:
+        if message.data and self.enabled:
+            self._stop('stopped by estop')
+
+    def _on_enable(self, request: SetBool.Request) -> tuple[bool, str]:
+        if not request.data:
+            self._stop('stopped by ~/enable')
+            return True, 'stopped'
+        self.enabled = True
+        self.safety.reset()
+        if self.controller is not None:
+            self.controller.reset()
+        return True, 'acting'
+
+    def _stop(self, reason: str) -> None:
+        self.get_logger().warning(reason)
+        self.enabled = False
+        self.counts[reason] += 1
+        self._act_if_due()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit code."""
+    return run(Policy, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

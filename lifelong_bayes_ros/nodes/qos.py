@@ -1,0 +1,30 @@
+"""Quality of service, one profile for each kind of topic."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+SENSOR = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Subscriptions of robot state: they match reliable and best-effort publishers."""
+
+STATE_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+"""State that a simulated robot publishes."""
+
+STREAM = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+"""Streams of which every message counts: transitions, commands, scores, figures of every step."""
+
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""The newest value, for whoever comes late too: beliefs, the running episode, memory."""
+
+EVENT = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+"""Things that happened."""
+
+COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+"""Only the newest command matters."""
+
+TELEMETRY = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+"""Figures for plots and displays."""

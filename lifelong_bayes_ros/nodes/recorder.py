@@ -1,0 +1,115 @@
+"""Node: everything the graph says, into one MCAP bag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from ..errors import UserError
+from . import topics
+from .base import OK, BaseNode, Parameter, run
+from .topics import Topic
+
+DEPTH = 1000  # messages that may wait while the disk is busy
+
+
+class Recorder(BaseNode):
+    """Writes every topic of the graph to a bag that `ros2 bag` and rosbags read."""
+
+    NAME = 'recorder'
+    TASK = 'recording'
+    PARAMETERS = (Parameter('out', '', 'folder of the bag; must not exist yet'),)
+
+    def configure(self) -> None:
+        spec = self.load_spec()
+        out = Path(self.value('out'))
+        if not self.value('out') or out.exists():
+            raise UserError(f'parameter out: {str(out)!r} exists or is empty; give a new folder')
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self.written = 0
+        self.writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
+        self.writer.open()
+        store = get_typestore(Stores.ROS2_JAZZY)
+        recorded = (
+            *topics.FIXED,
+            *topics.state_topics(spec).values(),
+            topics.command_topic(spec),
+        )
+        for topic in recorded:
+            connection = self.writer.add_connection(
+                self.resolve_topic_name(topic.name),
+                type_name(topic),
+                typestore=store,
+                offered_qos_profiles=[_offered(topic.qos)],
+            )
+            self.listen(topic, partial(self._write, connection), _wanted(topic), raw=True)
+
+    def deactivate(self) -> None:
+        """The bag is complete: recording again takes a new folder."""
+        self.writer.close()
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        return OK, f'recording to {self.value("out")}', {'messages': self.written}
+
+    def _write(self, connection: Connection, message: bytes) -> None:
+        self.writer.write(connection, self.get_clock().now().nanoseconds, message)
+        self.written += 1
+
+
+def type_name(topic: Topic) -> str:
+    """ROS name of the type of a topic, e.g. std_msgs/msg/String."""
+    package = topic.type.__module__.split('.')[0]
+    return f'{package}/msg/{topic.type.__name__}'
+
+
+def _wanted(topic: Topic) -> QoSProfile:
+    """As reliable as the publisher, and deep enough to lose nothing.
+
+    State comes from robots that may offer best effort only, so it is taken as sensor data is.
+    """
+    sensor = topic.type in topics.STATE_TYPES.values() and not topic.node
+    return QoSProfile(
+        depth=DEPTH,
+        reliability=ReliabilityPolicy.BEST_EFFORT if sensor else topic.qos.reliability,
+        durability=topic.qos.durability,
+    )
+
+
+def _offered(profile: QoSProfile) -> Qos:
+    latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    never = QosTime(2147483647, 4294967295)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        profile.depth,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        never,
+        never,
+        QosLiveliness.AUTOMATIC,
+        never,
+        False,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit code."""
+    return run(Recorder, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

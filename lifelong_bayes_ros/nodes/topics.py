@@ -1,0 +1,81 @@
+"""Every topic of the graph: name, type, quality of service and who publishes it.
+
+Names are relative to the namespace of the nodes, but for those that ROS itself fixes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Imu, JointState, PointCloud2
+from std_msgs.msg import (
+    Bool,
+    Float32MultiArray,
+    Float64MultiArray,
+    String,
+    UInt8MultiArray,
+)
+from visualization_msgs.msg import MarkerArray
+
+from ..robot.spec import RobotSpec
+from . import qos
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as its publisher offers it."""
+
+    name: str
+    type: type
+    qos: QoSProfile
+    node: str = ''  # who publishes it; empty: the robot, an operator or every node
+
+
+TRANSITION = Topic('transition', Float32MultiArray, qos.STREAM, 'transition_streamer')
+EPISODE = Topic('episode', String, qos.LATCHED, 'transition_streamer')
+TRUNK = Topic('belief/trunk', UInt8MultiArray, qos.LATCHED, 'learner')
+HEAD = Topic('belief/head', UInt8MultiArray, qos.LATCHED, 'learner')
+MEMORY = Topic('belief/memory', Float32MultiArray, qos.LATCHED, 'learner')
+LEARNER_STATE = Topic('learner_state', JointState, qos.STREAM, 'learner')
+EVENT = Topic('event', String, qos.EVENT, 'learner')
+ACTION = Topic('action', JointState, qos.STREAM, 'policy')
+UNCERTAINTY = Topic('uncertainty', JointState, qos.STREAM, 'policy')
+PLAN = Topic('plan', Float32MultiArray, qos.COMMAND, 'policy')
+ESTOP = Topic('policy/estop', Bool, qos.TELEMETRY)
+REGIME = Topic('sim_robot/regime', String, qos.STREAM, 'sim_robot')
+CLOCK = Topic('/clock', Clock, qos.TELEMETRY, 'sim_robot')
+DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, qos.TELEMETRY)
+MARKERS = Topic('markers', MarkerArray, qos.COMMAND, 'uncertainty_viz')
+PREDICTED_PATH = Topic('predicted_path', Path, qos.COMMAND, 'uncertainty_viz')
+PREDICTED_POSE = Topic(
+    'predicted_pose', PoseWithCovarianceStamped, qos.COMMAND, 'uncertainty_viz'
+)
+MEMORY_MAP = Topic('memory_map', PointCloud2, qos.LATCHED, 'uncertainty_viz')
+
+FIXED = tuple(topic for topic in vars().copy().values() if isinstance(topic, Topic))
+"""Topics that every robot has."""
+
+STATE_TYPES = {
+    'sensor_msgs/msg/JointState': JointState,
+    'nav_msgs/msg/Odometry': Odometry,
+    'sensor_msgs/msg/Imu': Imu,
+}
+COMMAND_TYPES = {'std_msgs/msg/Float64MultiArray': Float64MultiArray}
+
+
+def state_topics(spec: RobotSpec) -> dict[str, Topic]:
+    """Topic of each source of the robot file, as a simulated robot publishes it."""
+    return {
+        name: Topic(source.topic, STATE_TYPES[source.type], qos.STATE_OUT)
+        for name, source in spec.sources.items()
+    }
+
+
+def command_topic(spec: RobotSpec) -> Topic:
+    """The topic that the robot takes commands on."""
+    return Topic(spec.command.topic, COMMAND_TYPES[spec.command.type], qos.COMMAND, 'policy')

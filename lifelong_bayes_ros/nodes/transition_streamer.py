@@ -1,0 +1,90 @@
+"""Node: robot state and applied commands in, transitions out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from std_srvs.srv import Trigger
+
+from ..robot.transitions import StateAssembler, Transition, TransitionBuilder
+from . import qos, topics
+from .base import OK, WARN, BaseNode, Parameter, run
+from .codecs import action_from_msg, check_fields, json_to_msg, read_channels, transition_to_msg
+
+
+class TransitionStreamer(BaseNode):
+    """Aligns the robot's sensors into states and pairs them with the commands in force."""
+
+    NAME = 'transition_streamer'
+    TASK = 'transitions'
+    PARAMETERS = (
+        Parameter('episode_length', 0, 'transitions per episode; 0: ends by service', 0, 10**9),
+        Parameter('listeners', 0, 'subscribers to wait for before the first transition', 0, 100),
+    )
+
+    def configure(self) -> None:
+        self.spec = self.load_spec()
+        check_fields(self.spec)
+        self.assembler = StateAssembler(self.spec)
+        self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
+        self.running: int | None = None  # episode that was announced
+        self.waiting = self.value('listeners') > 0
+        self.states = self.states_before = 0
+        self.output = self.advertise(topics.TRANSITION)
+        self.episode = self.advertise(topics.EPISODE)
+        for source, topic in topics.state_topics(self.spec).items():
+            self.listen(topic, partial(self._on_state, source), qos.SENSOR)
+        self.listen(topics.ACTION, self._on_action)
+        self.serve(Trigger, '~/end_episode', self._on_end_episode)
+
+    def activate(self) -> None:
+        self.assembler.reset()
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        rate, self.states_before = self.states - self.states_before, self.states
+        figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
+        if self.waiting:
+            return WARN, 'waiting for subscribers of transition', figures
+        return (OK, 'streaming', figures) if rate else (WARN, 'no state comes in', figures)
+
+    def _on_state(self, source: str, message: Any) -> None:
+        if self.waiting:
+            # What is sent before a subscriber is matched is lost to it.
+            self.waiting = self.output.get_subscription_count() < self.value('listeners')
+            if self.waiting:
+                return
+        state = self.assembler.update(source, *read_channels(self.spec, source, message))
+        if state is not None:
+            self.states += 1
+            self._send(self.builder.add_state(state))
+
+    def _on_action(self, message: Any) -> None:
+        self._send(self.builder.add_command(*action_from_msg(self.spec, message)))
+
+    def _on_end_episode(self, request: Trigger.Request) -> tuple[bool, str]:
+        self.builder.end_episode()
+        return True, f'episode {self.builder.episode} ends with the next transition'
+
+    def _send(self, transitions: Iterable[Transition]) -> None:
+        for transition in transitions:
+            self.output.publish(transition_to_msg(self.spec, transition))
+            if transition.episode != self.running:
+                self._announce(transition, 'start')
+            if transition.ends_episode:
+                self._announce(transition, 'end')
+
+    def _announce(self, transition: Transition, event: str) -> None:
+        self.running = transition.episode
+        content = {'episode': self.running, 'event': event, 'stamp_ns': transition.stamp_ns}
+        self.episode.publish(json_to_msg(content))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit code."""
+    return run(TransitionStreamer, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

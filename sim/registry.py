@@ -1,0 +1,28 @@
+"""Simulated robots by name."""
+
+from __future__ import annotations
+
+from lifelong_bayes_ros.errors import UserError
+from lifelong_bayes_ros.robot.spec import RobotSpec, load_robot
+
+from .arm import Arm
+from .base import MujocoRobot
+from .quad import Quad
+
+ROBOTS: dict[str, type[MujocoRobot]] = {'arm': Arm, 'quad': Quad}
+
+
+def robot_names() -> list[str]:
+    """Names of the simulated robots."""
+    return sorted(ROBOTS)
+
+
+def make(name: str, spec: RobotSpec | None = None, seed: int = 0) -> MujocoRobot:
+    """A simulated robot, described by its shipped robot file unless another is given.
+
+    Raises:
+        UserError: unknown robot, or a robot file with other channels than the simulator has.
+    """
+    if name not in ROBOTS:
+        raise UserError(f'unknown simulated robot {name!r}; use one of {", ".join(ROBOTS)}')
+    return ROBOTS[name](spec or load_robot(name), seed)
