@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Small matrices gain nothing from threads, and on a busy machine lose a hundredfold.
-for _variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-    os.environ.setdefault(_variable, '1')
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from . import threads  # noqa: F401  (before numpy)
 from .errors import UserError
 
 console = Console(stderr=True)
@@ -148,7 +144,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command('demo', demo, 'run one life of hidden regimes through real ROS 2 nodes')
     sub.add_argument('--robot', default='quad', help='simulated robot: quad or arm (default quad)')
     sub.add_argument('--seed', type=int, default=0, help='seed of every random stream (default 0)')
-    sub.add_argument('--out', help='folder for report, bag and state (default out/demo-ROBOT-SEED)')
+    sub.add_argument(
+        '--out', help='folder for report, bag and state (default out/demo-ROBOT-SEED)'
+    )
     sub.add_argument(
         '--realtime',
         action='store_true',
@@ -173,7 +171,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', help='also write the prior to this file (.safetensors)')
 
-    sub = command('replay', replay, 'learn from a recorded bag, without ROS, and compare posteriors')
+    sub = command(
+        'replay', replay, 'learn from a recorded bag, without ROS, and compare posteriors'
+    )
     sub.add_argument('bag', help='MCAP bag folder, e.g. out/demo-quad-0/bag')
     sub.add_argument('--out', help='write the learned state to this folder')
     sub.add_argument('--json', action='store_true', help='print one JSON object')

@@ -1,4 +1,4 @@
-"""A robot simulated in MuJoCo: a gymnasium environment that lives on through shifts and crashes."""
+"""A robot simulated in MuJoCo: a gymnasium environment that lives through shifts and crashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from .shifts import ActuatorGain, Damping, Friction, Payload, Shift, Wind
 
 START_NS = 1_000_000_000
 RESET_NS = 1_000_000_000
-CHANGED = ('body_mass', 'body_inertia', 'body_ipos', 'body_iquat', 'dof_damping', 'dof_frictionloss')
+CHANGED = (
+    'body_mass',
+    'body_inertia',
+    'body_ipos',
+    'body_iquat',
+    'dof_damping',
+    'dof_frictionloss',
+)
 
 
 class MujocoRobot(gymnasium.Env):
@@ -81,15 +88,13 @@ class MujocoRobot(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start a life on the goal's reference; `options['shifts']` are in force from the start."""
+        """Start a life on the goal's reference, with `options['shifts']` in force."""
         super().reset(seed=seed)
         self.set_shifts((options or {}).get('shifts', []))
         self._start(START_NS)
         return self._observe(), self._info(False)
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold a command [da] for one control period.
 
         Raises:
@@ -109,7 +114,7 @@ class MujocoRobot(gymnasium.Env):
         return self._observe(), score, False, False, self._info(crashed)
 
     def recover(self) -> np.ndarray:
-        """Put the robot back to rest on the reference, as after a crash; returns a reading [ds]."""
+        """Put the robot back on the reference, as after a crash; returns a reading [ds]."""
         self._start(self.stamp_ns + RESET_NS)
         return self._observe()
 

@@ -137,7 +137,9 @@ def shift_from_dict(data: Mapping[str, Any]) -> Shift:
         UserError: unknown kind, unknown or missing field, wrong type or value.
     """
     if not isinstance(data, Mapping) or len(data) != 1:
-        raise UserError(f'shift {data!r}: write one kind and its fields, e.g. payload: {{mass: 1}}')
+        raise UserError(
+            f'shift {data!r}: write one kind and its fields, e.g. payload: {{mass: 1}}'
+        )
     kind, values = next(iter(data.items()))
     if kind not in KINDS:
         raise UserError(f'unknown shift {kind!r}; use one of {", ".join(KINDS)}')
@@ -162,11 +164,11 @@ def _value(where: str, kind: str, value: Any) -> Any:
     if not good:
         need = {'str': 'a name', 'int': 'a whole number ≥ 0', 'float': 'a finite number'}
         need['float'] += ' ≥ 0' if where in NOT_NEGATIVE else ''
-        raise UserError(f'shift {where}: got {value!r}; give {need.get(kind, "two finite numbers")}')
+        raise UserError(
+            f'shift {where}: got {value!r}; give {need.get(kind, "two finite numbers")}'
+        )
     return tuple(map(float, value)) if isinstance(value, list | tuple) else value
 
 
 def _number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

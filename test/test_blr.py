@@ -150,9 +150,16 @@ def test_precision_stays_positive_and_at_least_halves(gradient, rho, seed):
 def test_an_exception_inside_sampling_restores_the_mean():
     w = torch.ones(5, requires_grad=True)
     optimizer = BLR([w], lr=0.1, ess=1.0)
-    with pytest.raises(RuntimeError, match='boom'), optimizer.sampled():
-        assert not torch.equal(w.detach(), torch.ones(5))
-        raise RuntimeError('boom')
+    seen = []
+
+    def fail() -> None:
+        with optimizer.sampled():
+            seen.append(w.detach().clone())
+            raise RuntimeError('boom')
+
+    with pytest.raises(RuntimeError, match='boom'):
+        fail()
+    assert not torch.equal(seen[0], torch.ones(5))
     assert torch.equal(w.detach(), torch.ones(5))
 
 

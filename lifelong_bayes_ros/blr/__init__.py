@@ -1,4 +1,4 @@
-"""The Bayesian learning rule (Khan & Rue 2023): posteriors in natural parameters and their updates.
+"""The Bayesian learning rule (Khan & Rue 2023): posteriors and their updates.
 
 Needs torch only; usable without a robot.
 """

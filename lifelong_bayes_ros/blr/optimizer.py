@@ -3,7 +3,7 @@
 q = N(m, 1/(N (h + δ))) per parameter: N is `ess`, δ the prior precision per example. With g the
 mean gradient at θ = m + ε/√(N (h + δ)) and f an estimate of the data curvature,
 
-    h ← h + ρ (f − h) + ρ² (f − h)² / (2 (h + δ))          (Lin et al. 2020, eq. 20; keeps h + δ > 0)
+    h ← h + ρ (f − h) + ρ² (f − h)² / (2 (h + δ))     (Lin et al. 2020, eq. 20; keeps h + δ > 0)
     m ← m − α (ḡ + δ (m − m₀)) / (h + δ)
 
 `curvature='squared'` takes f = g² and the square root of Adam in the mean step: Vadam (Khan et
@@ -113,7 +113,7 @@ class BLR(torch.optim.Optimizer):
         group = next(g for g in self.param_groups if any(p is q for q in g['params']))
         (beta1, beta2), delta, g = group['betas'], group['delta'], p.grad
         rho, h, mean = 1 - beta2, state['h'], state['mean']
-        state["step"] += 1
+        state['step'] += 1
         state['momentum'].lerp_(g, 1 - beta1)
         price = group['curvature'] == 'price'
         f = self.precision(p) * (state.pop('sample') - mean) * g if price else g.square()

@@ -35,7 +35,7 @@ class Cost:
         self._neutral = spec.neutral.astype(np.float32)
 
     def target(self, stamp_ns: int, steps: int) -> np.ndarray:
-        """Target states [steps, ds]; channels without a reference aim at zero and weigh nothing."""
+        """Target states [steps, ds]; channels without a reference weigh nothing."""
         position, velocity = self.spec.reference(stamp_ns, steps)
         target = np.zeros((steps, len(self.spec.state)))
         target[:, self._tracked] = position

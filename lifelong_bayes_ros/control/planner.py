@@ -14,7 +14,7 @@ from .rollout import Rollout
 
 @dataclass(frozen=True)
 class Plan:
-    """Commands [h, da] from `stamp_ns` on, and the spread of the weighted candidates' first [da]."""
+    """Commands [h, da] from `stamp_ns` on; spread of the weighted candidates' first ones [da]."""
 
     stamp_ns: int
     actions: np.ndarray

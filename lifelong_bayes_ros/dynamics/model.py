@@ -44,9 +44,7 @@ class Dynamics:
         """Past commands [DELAYS, da] before anything was commanded."""
         return np.tile(self.spec.neutral, (DELAYS, 1))
 
-    def split(
-        self, theta: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def split(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """θ [n] as W [ds, nf], g [da], b [da], c [DELAYS]."""
         ds, nf = self.nominal.shape
         da = len(self.spec.action)

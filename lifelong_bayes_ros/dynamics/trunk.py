@@ -81,13 +81,13 @@ class Trunk:
     def astype(self, dtype: type) -> Trunk:
         """The same trunk in another float type."""
         arrays = {
-            f.name: getattr(self, f.name).astype(dtype) for f in fields(self) if f.name != 'encoder'
+            f.name: getattr(self, f.name).astype(dtype)
+            for f in fields(self)
+            if f.name != 'encoder'
         }
         return replace(self, **arrays)
 
-    def _forward(
-        self, x: np.ndarray, u: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _forward(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         inputs = (self.encoder(x, u) - self.mean) / self.scale
         before = inputs @ self.w1 + self.b1
         tanh = np.tanh(np.maximum(before, 0) @ self.w2 + self.b2)

@@ -34,7 +34,9 @@ class Agent(Protocol):
 class LearningAgent:
     """The system itself: learner and controller. With `learning=False` it is the frozen model."""
 
-    def __init__(self, prior: Prior, seed: int, learning: bool = True, device: str = 'cpu') -> None:
+    def __init__(
+        self, prior: Prior, seed: int, learning: bool = True, device: str = 'cpu'
+    ) -> None:
         self.learner = Learner(prior, seed=seed, device=device)
         self.learner.learning = learning
         self.controller = Controller(prior.dynamics, seed)
@@ -107,7 +109,7 @@ def run_life(
         progress: called with the number of steps done.
     """
     trace = Trace()
-    for step, (score, crashed, act, transition) in enumerate(_steps(spec, life, agent, seed)):
+    for step, (score, crashed, act) in enumerate(_steps(spec, life, agent, seed)):
         trace.score.append(score)
         trace.crashed.append(crashed)
         trace.plan_seconds.append(act.seconds)
@@ -149,7 +151,7 @@ def _steps(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[tup
         done += builder.add_state(state)
         for transition in done:
             agent.observe(transition)
-        yield score, bool(info['crashed']), act, done
+        yield score, bool(info['crashed']), act
 
 
 def _assemble(

@@ -35,7 +35,7 @@ class Summary:
 
 
 def t90(ours: np.ndarray, oracle: np.ndarray, window: int = 25, hold: int = 50) -> int | None:
-    """First step from which the running mean of ours stays ≥ 90 % of the oracle's for `hold` steps.
+    """First step from which ours, smoothed, stays ≥ 90 % of the oracle's for `hold` steps.
 
     Args:
         ours: scores from a shift on.
@@ -52,9 +52,7 @@ def t90(ours: np.ndarray, oracle: np.ndarray, window: int = 25, hold: int = 50) 
     return None
 
 
-def summarise(
-    life: Life, ours: np.ndarray, frozen: np.ndarray, oracle: np.ndarray
-) -> Summary:
+def summarise(life: Life, ours: np.ndarray, frozen: np.ndarray, oracle: np.ndarray) -> Summary:
     """Compare three runs of the same life, each a score per step [life.steps]."""
     phases = []
     bounds = life.boundaries

@@ -38,7 +38,12 @@ def running_mean(values: np.ndarray, window: int = 25) -> np.ndarray:
 
 
 def draw_life(
-    life: Life, period: float, traces: Mapping[str, Trace], summary: Summary, path: Path, title: str
+    life: Life,
+    period: float,
+    traces: Mapping[str, Trace],
+    summary: Summary,
+    path: Path,
+    title: str,
 ) -> None:
     """One picture of a life: score, uncertainty, surprise with events, regime probabilities.
 
@@ -128,7 +133,9 @@ def _phases(axes: np.ndarray, life: Life, period: float, summary: Summary) -> No
             axis.axvline(start, color='#bbbbbb', lw=0.8)
             if phase.regime != life.phases[0][0]:
                 axis.axvspan(start, end, color='#f4efe6', zorder=0)
-        axes[0].text((start + end) / 2, 1.03, phase.regime, ha='center', fontsize=12, weight='bold')
+        axes[0].text(
+            (start + end) / 2, 1.03, phase.regime, ha='center', fontsize=12, weight='bold'
+        )
     if life.episode:
         for step in range(life.episode, life.steps, life.episode):
             axes[3].axvline(step * period, color='#6a4c93', ls=':', lw=1.2)

@@ -28,7 +28,9 @@ class Life(Section):
     def _known(self) -> Life:
         unknown = sorted({name for name, _ in self.phases} - set(self.regimes))
         if unknown:
-            raise ValueError(f'phases: unknown regime {unknown}; use one of {sorted(self.regimes)}')
+            raise ValueError(
+                f'phases: unknown regime {unknown}; use one of {sorted(self.regimes)}'
+            )
         return self
 
     @cached_property

@@ -338,7 +338,7 @@ class Learner:
         return True
 
     def _best_stored(self, steps: int) -> tuple[int | None, float]:
-        """Stored regime with the most evidence over the last steps, and its lead on the live head."""
+        """Stored regime with most evidence over the last steps, and its lead on the live head."""
         window = list(self._recent)[-steps:]
         live = sum(s.live for s in window)
         best, lead = None, float('-inf')
@@ -356,9 +356,7 @@ class Learner:
         if index != self.identity:
             self._commit(self._snapshot(steps))
         regime = self.library.regimes[index]
-        posterior = regime.head.posterior.widen(
-            self.family.covariance, self.config.recall_widen
-        )
+        posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
         self.live = Head(posterior, regime.head.noise.hold())
         before = self.regime
         self.identity = index
@@ -440,7 +438,9 @@ class Learner:
         elif self.identity is None:
             self.identity = best
             self.filter.rename(NEW, self.regime)
-            self._event('recall', regime=self.regime, left=NEW, nats=round(-lead * need, 2), steps=need)
+            self._event(
+                'recall', regime=self.regime, left=NEW, nats=round(-lead * need, 2), steps=need
+            )
 
     def _best_of_window(self, window: list[_Step]) -> tuple[int, float]:
         """Best stored regime over a window and the live head's lead on it, nats per step."""
@@ -488,8 +488,4 @@ class Learner:
 def student_quantile(dof: float) -> float:
     """95 % quantile of Student's t by its Cornish–Fisher expansion (error < 1e-3 for dof ≥ 8)."""
     z = 1.6448536269514722
-    return (
-        z
-        + (z**3 + z) / (4 * dof)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
-    )
+    return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)

@@ -251,7 +251,8 @@ def _train_trunk(
     names = ('w1', 'b1', 'w2', 'b2')
     arrays = {n: w.detach().numpy().astype(float) for n, w in zip(names, weights, strict=True)}
     precision = {
-        n: optimizer.precision(w).numpy().astype(float) for n, w in zip(names, weights, strict=True)
+        n: optimizer.precision(w).numpy().astype(float)
+        for n, w in zip(names, weights, strict=True)
     }
     size = h + di + 1
     trunk = Trunk(encoder, mean, std, **arrays, whiten=np.eye(size))

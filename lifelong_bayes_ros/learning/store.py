@@ -159,7 +159,4 @@ def _head_arrays(prefix: str, head: Head) -> dict[str, np.ndarray]:
 
 def _reservoir_arrays(prefix: str, reservoir: Reservoir) -> dict[str, np.ndarray]:
     columns = Sample.__dataclass_fields__
-    return {
-        f'{prefix}.{c}': np.array([getattr(s, c) for s in reservoir.samples])
-        for c in columns
-    }
+    return {f'{prefix}.{c}': np.array([getattr(s, c) for s in reservoir.samples]) for c in columns}

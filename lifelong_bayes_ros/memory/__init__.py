@@ -1,1 +1,1 @@
-"""What the robot remembers: regimes, their reservoirs, recall, and consolidation between episodes."""
+"""What the robot remembers: regimes, reservoirs, recall, consolidation between episodes."""

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ from . import topics
 from .topics import Topic
 
 NAMESPACE = '/lifelong'
+RECORDER = 'recorder'  # hears everything
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 
@@ -73,6 +75,8 @@ class Parameter:
 ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (.yaml)')
 SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
+WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
+MATCH_SECONDS = 15.0
 
 
 class BaseNode(LifecycleNode):
@@ -93,7 +97,8 @@ class BaseNode(LifecycleNode):
         self.stop = threading.Event()  # set: the process ends after the running callback
         self.counts: Counter[str] = Counter()
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []
-        for row in (ROBOT, AUTOSTART, *self.PARAMETERS):
+        self._offered: list[tuple[Topic, Publisher]] = []
+        for row in (ROBOT, AUTOSTART, WAIT_FOR, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_lifecycle_publisher(
@@ -139,6 +144,7 @@ class BaseNode(LifecycleNode):
         """Publisher of a topic; silent while the node is not active."""
         publisher = self.create_lifecycle_publisher(topic.type, topic.name, topic.qos)
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
+        self._offered.append((topic, publisher))
         return publisher
 
     def listen(
@@ -191,7 +197,9 @@ class BaseNode(LifecycleNode):
             if self.active:
                 callback()
 
-        self._owned.append((self.destroy_timer, self.create_timer(seconds, tick, clock=self.steady)))
+        self._owned.append(
+            (self.destroy_timer, self.create_timer(seconds, tick, clock=self.steady))
+        )
 
     def skip(self, reason: str, detail: str) -> None:
         """Count something that was left out, and say so now and then."""
@@ -211,7 +219,7 @@ class BaseNode(LifecycleNode):
         """Lifecycle transition; see `activate`."""
         super().on_activate(state)
         self.active = True
-        result = self._attempt(self.activate)
+        result = self._attempt(self._start)
         if result != TransitionCallbackReturn.SUCCESS:
             self.active = False
             super().on_deactivate(state)
@@ -240,6 +248,24 @@ class BaseNode(LifecycleNode):
         self.active = False
         return self.on_cleanup(state)
 
+    def _start(self) -> None:
+        self._wait_for_readers()
+        self.activate()
+
+    def _wait_for_readers(self) -> None:
+        """Wait until those who must not miss a message of ours are matched."""
+        peers = self.value('wait_for').split(',')
+        deadline = time.monotonic() + MATCH_SECONDS
+        for topic, publisher in self._offered:
+            readers = [node for node in (*topic.readers, RECORDER) if node in peers]
+            while publisher.get_subscription_count() < len(readers):
+                if time.monotonic() > deadline or self.stop.is_set():
+                    raise UserError(
+                        f'{topic.name}: not all of {readers} listen after {MATCH_SECONDS:g} s; '
+                        'start them, or leave them out of the parameter wait_for'
+                    )
+                time.sleep(0.01)  # DDS matches in threads of its own
+
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             step()
@@ -256,6 +282,7 @@ class BaseNode(LifecycleNode):
         for destroy, entity in self._owned:
             destroy(entity)
         self._owned.clear()
+        self._offered.clear()
 
     # ------------------------------------------------------------------ parameters, diagnostics
     def _on_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
@@ -298,9 +325,9 @@ class BaseNode(LifecycleNode):
         """Deactivate, and let subscribers have what was published last."""
         if self.active:
             self.trigger_deactivate()
-        for _, entity in self._owned:
-            if isinstance(entity, Publisher) and entity.get_subscription_count():
-                entity.wait_for_all_acked(Duration(seconds=1))
+        for _, publisher in self._offered:
+            if publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=1))
 
 
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:

@@ -213,7 +213,9 @@ def _ungroup(
 def _unit(q: Quaternion) -> tuple[float, float, float, float]:
     norm = math.sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z)
     if norm < 1e-6:
-        raise UserError('the orientation is the zero quaternion; the robot must publish a rotation')
+        raise UserError(
+            'the orientation is the zero quaternion; the robot must publish a rotation'
+        )
     return q.w / norm, q.x / norm, q.y / norm, q.z / norm
 
 
@@ -244,9 +246,7 @@ def _quaternion(roll: float, pitch: float, yaw: float) -> tuple[float, float, fl
     )
 
 
-def _turn(
-    q: tuple[float, float, float, float], v: Sequence[float]
-) -> tuple[float, float, float]:
+def _turn(q: tuple[float, float, float, float], v: Sequence[float]) -> tuple[float, float, float]:
     """Vector v turned by the unit quaternion q: v + 2 w (a × v) + 2 a × (a × v), a = (x, y, z)."""
     w, x, y, z = q
     tx, ty, tz = 2 * (y * v[2] - z * v[1]), 2 * (z * v[0] - x * v[2]), 2 * (x * v[1] - y * v[0])

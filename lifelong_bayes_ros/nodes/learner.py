@@ -127,7 +127,9 @@ class LearnerNode(BaseNode):
         path = self.value('prior')
         if path:
             if not Path(path).is_file():
-                raise UserError(f'prior {path} does not exist; make it with lifelong-bayes pretrain')
+                raise UserError(
+                    f'prior {path} does not exist; make it with lifelong-bayes pretrain'
+                )
             return decode_prior(Path(path).read_bytes(), path)[0]
         from ..experiments.priors import prior_for
 

@@ -173,7 +173,10 @@ class Policy(BaseNode):
         if act.spread is not None:
             self._publish_uncertainty(act, belief)
         since = state.stamp_ns - self.planned_ns
-        if not 0 <= since < 1e9 / self.value('plan_rate_hz') and self.plans.get_subscription_count():
+        if (
+            not 0 <= since < 1e9 / self.value('plan_rate_hz')
+            and self.plans.get_subscription_count()
+        ):
             self.planned_ns = state.stamp_ns
             fan = controller.planner.rollout.fan(belief, state.x, act.plan.actions, past)
             self.plans.publish(table_to_msg(fan, PLAN_AXES))

@@ -9,7 +9,6 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import (
-    Connection,
     Qos,
     QosDurability,
     QosHistory,
@@ -36,28 +35,35 @@ class Recorder(BaseNode):
     PARAMETERS = (Parameter('out', '', 'folder of the bag; must not exist yet'),)
 
     def configure(self) -> None:
-        spec = self.load_spec()
-        out = Path(self.value('out'))
-        if not self.value('out') or out.exists():
-            raise UserError(f'parameter out: {str(out)!r} exists or is empty; give a new folder')
-        out.parent.mkdir(parents=True, exist_ok=True)
+        self.spec = self.load_spec()
+        self.out = Path(self.value('out'))
+        if not self.value('out') or self.out.exists():
+            raise UserError(
+                f'parameter out: {str(self.out)!r} must be a folder that does not exist'
+            )
+        self.topics = [
+            *topics.FIXED,
+            *topics.state_topics(self.spec).values(),
+            topics.command_topic(self.spec),
+        ]
+        for topic in self.topics:
+            self.listen(topic, partial(self._write, topic.name), _wanted(topic), raw=True)
+
+    def activate(self) -> None:
         self.written = 0
-        self.writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = Writer(self.out, version=9, storage_plugin=StoragePlugin.MCAP)
         self.writer.open()
         store = get_typestore(Stores.ROS2_JAZZY)
-        recorded = (
-            *topics.FIXED,
-            *topics.state_topics(spec).values(),
-            topics.command_topic(spec),
-        )
-        for topic in recorded:
-            connection = self.writer.add_connection(
+        self.connections = {
+            topic.name: self.writer.add_connection(
                 self.resolve_topic_name(topic.name),
                 type_name(topic),
                 typestore=store,
                 offered_qos_profiles=[_offered(topic.qos)],
             )
-            self.listen(topic, partial(self._write, connection), _wanted(topic), raw=True)
+            for topic in self.topics
+        }
 
     def deactivate(self) -> None:
         """The bag is complete: recording again takes a new folder."""
@@ -66,8 +72,8 @@ class Recorder(BaseNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         return OK, f'recording to {self.value("out")}', {'messages': self.written}
 
-    def _write(self, connection: Connection, message: bytes) -> None:
-        self.writer.write(connection, self.get_clock().now().nanoseconds, message)
+    def _write(self, topic: str, message: bytes) -> None:
+        self.writer.write(self.connections[topic], self.get_clock().now().nanoseconds, message)
         self.written += 1
 
 

@@ -34,16 +34,19 @@ class Topic:
     type: type
     qos: QoSProfile
     node: str = ''  # who publishes it; empty: the robot, an operator or every node
+    readers: tuple[str, ...] = ()  # nodes that must not miss a message
 
 
-TRANSITION = Topic('transition', Float32MultiArray, qos.STREAM, 'transition_streamer')
+TRANSITION = Topic(
+    'transition', Float32MultiArray, qos.STREAM, 'transition_streamer', ('learner',)
+)
 EPISODE = Topic('episode', String, qos.LATCHED, 'transition_streamer')
 TRUNK = Topic('belief/trunk', UInt8MultiArray, qos.LATCHED, 'learner')
 HEAD = Topic('belief/head', UInt8MultiArray, qos.LATCHED, 'learner')
 MEMORY = Topic('belief/memory', Float32MultiArray, qos.LATCHED, 'learner')
 LEARNER_STATE = Topic('learner_state', JointState, qos.STREAM, 'learner')
 EVENT = Topic('event', String, qos.EVENT, 'learner')
-ACTION = Topic('action', JointState, qos.STREAM, 'policy')
+ACTION = Topic('action', JointState, qos.STREAM, 'policy', ('transition_streamer',))
 UNCERTAINTY = Topic('uncertainty', JointState, qos.STREAM, 'policy')
 PLAN = Topic('plan', Float32MultiArray, qos.COMMAND, 'policy')
 ESTOP = Topic('policy/estop', Bool, qos.TELEMETRY)
@@ -52,9 +55,7 @@ CLOCK = Topic('/clock', Clock, qos.TELEMETRY, 'sim_robot')
 DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, qos.TELEMETRY)
 MARKERS = Topic('markers', MarkerArray, qos.COMMAND, 'uncertainty_viz')
 PREDICTED_PATH = Topic('predicted_path', Path, qos.COMMAND, 'uncertainty_viz')
-PREDICTED_POSE = Topic(
-    'predicted_pose', PoseWithCovarianceStamped, qos.COMMAND, 'uncertainty_viz'
-)
+PREDICTED_POSE = Topic('predicted_pose', PoseWithCovarianceStamped, qos.COMMAND, 'uncertainty_viz')
 MEMORY_MAP = Topic('memory_map', PointCloud2, qos.LATCHED, 'uncertainty_viz')
 
 FIXED = tuple(topic for topic in vars().copy().values() if isinstance(topic, Topic))
@@ -65,13 +66,14 @@ STATE_TYPES = {
     'nav_msgs/msg/Odometry': Odometry,
     'sensor_msgs/msg/Imu': Imu,
 }
+STATE_READERS = ('policy', 'transition_streamer')
 COMMAND_TYPES = {'std_msgs/msg/Float64MultiArray': Float64MultiArray}
 
 
 def state_topics(spec: RobotSpec) -> dict[str, Topic]:
     """Topic of each source of the robot file, as a simulated robot publishes it."""
     return {
-        name: Topic(source.topic, STATE_TYPES[source.type], qos.STATE_OUT)
+        name: Topic(source.topic, STATE_TYPES[source.type], qos.STATE_OUT, '', STATE_READERS)
         for name, source in spec.sources.items()
     }
 

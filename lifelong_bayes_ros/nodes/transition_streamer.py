@@ -21,7 +21,6 @@ class TransitionStreamer(BaseNode):
     TASK = 'transitions'
     PARAMETERS = (
         Parameter('episode_length', 0, 'transitions per episode; 0: ends by service', 0, 10**9),
-        Parameter('listeners', 0, 'subscribers to wait for before the first transition', 0, 100),
     )
 
     def configure(self) -> None:
@@ -30,7 +29,6 @@ class TransitionStreamer(BaseNode):
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
         self.running: int | None = None  # episode that was announced
-        self.waiting = self.value('listeners') > 0
         self.states = self.states_before = 0
         self.output = self.advertise(topics.TRANSITION)
         self.episode = self.advertise(topics.EPISODE)
@@ -45,16 +43,9 @@ class TransitionStreamer(BaseNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         rate, self.states_before = self.states - self.states_before, self.states
         figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
-        if self.waiting:
-            return WARN, 'waiting for subscribers of transition', figures
         return (OK, 'streaming', figures) if rate else (WARN, 'no state comes in', figures)
 
     def _on_state(self, source: str, message: Any) -> None:
-        if self.waiting:
-            # What is sent before a subscriber is matched is lost to it.
-            self.waiting = self.output.get_subscription_count() < self.value('listeners')
-            if self.waiting:
-                return
         state = self.assembler.update(source, *read_channels(self.spec, source, message))
         if state is not None:
             self.states += 1

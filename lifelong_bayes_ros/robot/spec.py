@@ -61,7 +61,7 @@ class Channel(Section):
 
 
 class Action(Section):
-    """One number of the command vector: limits, neutral value and slew limit in units per second."""
+    """One number of the command vector: limits, neutral value, slew limit per second."""
 
     name: Name
     unit: str = ''
@@ -189,7 +189,11 @@ class RobotSpec(Section):
                     f'state.{channel.name}.derivative_of: {channel.derivative_of!r} is not a '
                     f'state channel; use one of {names}'
                 )
-            if channel.low is not None and channel.high is not None and channel.low >= channel.high:
+            if (
+                channel.low is not None
+                and channel.high is not None
+                and channel.low >= channel.high
+            ):
                 raise ValueError(
                     f'state.{channel.name}: low {channel.low} must be below high {channel.high}'
                 )

@@ -1,0 +1,287 @@
+"""Starting, watching and ending all nodes of the table as processes, without `launch`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+
+from ..errors import UserError
+from .base import NAMESPACE, PARENT
+from .table import Start, starts
+
+CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
+SECONDS = 30.0  # any other transition
+PRIVATE = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}
+
+
+class Bringup:
+    """All nodes as processes of their own, configured and activated in order.
+
+    A context manager: whatever happens inside, no process is left behind. `node` is an rclpy node
+    in the same ROS domain for the caller's own use; `spin` serves it.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        logs: Path,
+        domain_id: int | None = None,
+        private: bool = False,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            settings: of `table.SETTINGS`.
+            logs: folder for one log file per node.
+            domain_id: ROS domain; the environment's if not given.
+            private: use a domain of its own on this machine only, unlike a robot's.
+        """
+        self.starts = starts(settings)
+        self.logs = logs
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.exit_codes: dict[str, int] = {}  # of processes that have ended
+        self._lock: IO | None = None
+        self._environment = dict(os.environ)
+        if private:
+            self._environment |= PRIVATE
+            if domain_id is None:
+                domain_id, self._lock = claim_domain()
+        if domain_id is None:
+            domain_id = int(os.environ.get('ROS_DOMAIN_ID', 0))
+        self.domain_id = domain_id
+        self._environment |= {
+            'ROS_DOMAIN_ID': str(domain_id),
+            'ROS_LOG_DIR': str(logs.absolute()),
+            'PYTHONUNBUFFERED': '1',
+            PARENT: str(os.getpid()),
+        }
+        self.context = Context()
+        before = dict(os.environ)
+        try:
+            os.environ.update(PRIVATE if private else {})
+            self.context.init(domain_id=domain_id)
+            self.node = rclpy.create_node('bringup', namespace=NAMESPACE, context=self.context)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+
+    def __enter__(self) -> Bringup:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------------ start
+    def start(self) -> None:
+        """Start all processes; returns when every node is active.
+
+        Raises:
+            UserError: a node died or could not be configured or activated; says why.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for start in self.starts:
+            self._launch(start)
+        names = [start.node.name for start in self.starts]
+        self._transition(names, Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
+        for name in names:
+            self._transition([name], Transition.TRANSITION_ACTIVATE, SECONDS)
+
+    def restart(self, name: str) -> None:
+        """Start a node that has ended once more.
+
+        Raises:
+            UserError: as for `start`.
+        """
+        self._launch(next(start for start in self.starts if start.node.name == name))
+        self._transition([name], Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
+        self._transition([name], Transition.TRANSITION_ACTIVATE, SECONDS)
+
+    def _launch(self, start: Start) -> None:
+        peers = ','.join(s.node.name for s in self.starts)
+        parameters = {**start.parameters, 'wait_for': peers}
+        arguments = [f'{key}:={json.dumps(value)}' for key, value in parameters.items()]
+        arguments = [word for argument in arguments for word in ('-p', argument)]
+        with (self.logs / f'{start.node.name}.log').open('ab') as log:
+            self.processes[start.node.name] = subprocess.Popen(
+                [sys.executable, '-m', start.node.module, '--ros-args', *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self.exit_codes.pop(start.node.name, None)
+
+    def _transition(self, names: Iterable[str], transition: int, seconds: float) -> None:
+        label = {
+            Transition.TRANSITION_CONFIGURE: 'configure',
+            Transition.TRANSITION_ACTIVATE: 'activate',
+            Transition.TRANSITION_DEACTIVATE: 'deactivate',
+        }[transition]
+        deadline = time.monotonic() + seconds
+        calls = {}
+        for name in names:
+            if name not in self._clients:
+                service = f'{NAMESPACE}/{name}/change_state'
+                self._clients[name] = self.node.create_client(ChangeState, service)
+            client = self._clients[name]
+            self._wait(client.service_is_ready, deadline, [name], f'{label}: no service')
+            request = ChangeState.Request(transition=Transition(id=transition))
+            calls[name] = client.call_async(request)
+        for name, call in calls.items():
+            self._wait(call.done, deadline, calls, f'{label}: no answer')
+            if not call.result().success:
+                raise UserError(f'{name} did not {label}:\n{self.reason(name)}')
+
+    def _wait(
+        self, done: Callable[[], bool], deadline: float, names: Iterable[str], what: str
+    ) -> None:
+        while not done():
+            self.spin(0.05)
+            for name in names:
+                if name in self.watch():
+                    code = self.exit_codes[name]
+                    raise UserError(f'{name} ended with code {code}:\n{self.reason(name)}')
+            if time.monotonic() > deadline:
+                raise UserError(f'{", ".join(names)}: {what} in time; see {self.logs}')
+
+    # ------------------------------------------------------------------ while they run
+    def spin(self, seconds: float) -> None:
+        """Serve subscriptions and timers of `node` for a while."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def watch(self) -> dict[str, int]:
+        """Exit code of every node whose process has ended; negative: killed by that signal."""
+        for name, process in self.processes.items():
+            code = process.poll()
+            if code is not None:
+                self.exit_codes[name] = code
+        return self.exit_codes
+
+    def reason(self, name: str) -> str:
+        """The last error in a node's log, or the end of it."""
+        lines = (self.logs / f'{name}.log').read_text(errors='replace').splitlines()
+        faults = [i for i, line in enumerate(lines) if '[ERROR]' in line or '[FATAL]' in line]
+        return '\n'.join(lines[faults[-1] :] if faults else lines[-20:])
+
+    # ------------------------------------------------------------------ end
+    def stop(self) -> None:
+        """Deactivate all nodes, the robot first, and end their processes; safe to call again."""
+        try:
+            for start in reversed(self.starts):
+                name = start.node.name
+                if name in self.processes and name in self._clients and name not in self.watch():
+                    with suppress(UserError):  # not active, or on its way out already
+                        self._transition([name], Transition.TRANSITION_DEACTIVATE, 10.0)
+        finally:
+            self._end_processes()
+            self._executor.shutdown()
+            if self.context.ok():
+                self.node.destroy_node()
+                self.context.try_shutdown()
+            if self._lock is not None:
+                self._lock.close()
+
+    def _end_processes(self) -> None:
+        for number, seconds in (
+            (signal.SIGINT, 10.0),
+            (signal.SIGTERM, 3.0),
+            (signal.SIGKILL, 5.0),
+        ):
+            running = [p for p in self.processes.values() if p.poll() is None]
+            for process in running:
+                signal_group(process.pid, number)
+            deadline = time.monotonic() + seconds
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(deadline - time.monotonic(), 0.01))
+        self.watch()
+        for process in self.processes.values():
+            signal_group(process.pid, signal.SIGKILL)  # what a node may have started itself
+        self.processes.clear()
+
+
+def signal_group(group: int, number: int) -> None:
+    """Signal a process group, if it still exists."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def claim_domain() -> tuple[int, IO]:
+    """A ROS domain that no other bring-up on this machine uses, and the lock that keeps it.
+
+    Raises:
+        UserError: all are taken.
+    """
+    numbers = list(range(1, 102))
+    random.Random(os.getpid()).shuffle(numbers)
+    for number in numbers:
+        path = Path(tempfile.gettempdir()) / f'lifelong_bayes_domain_{number}.lock'
+        try:
+            lock = path.open('a')
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        return number, lock
+    raise UserError('all ROS domains from 1 to 101 are in use; end other runs, or give domain_id')
+
+
+def up(
+    robot: str,
+    sim: bool = False,
+    seed: int = 0,
+    state_dir: str = '',
+    domain_id: int | None = None,
+    logs: Path = Path('out/up'),
+) -> int:
+    """Start the nodes beside a robot, start again what dies, end with Ctrl-C.
+
+    Raises:
+        UserError: a node cannot be started.
+    """
+    settings: dict[str, Any] = {'robot': robot, 'seed': seed, 'viz': True}
+    settings |= {'sim': True, 'realtime': True} if sim else {}
+    settings |= {'state_dir': state_dir} if state_dir else {}
+    with Bringup(settings, logs, domain_id) as bringup:
+        print(f'starting in ROS domain {bringup.domain_id}; logs in {logs}', flush=True)
+        try:
+            bringup.start()
+            print('all nodes are active; Ctrl-C ends them', flush=True)
+            while True:
+                bringup.spin(0.5)
+                for name, code in list(bringup.watch().items()):
+                    print(f'{name} ended with code {code}; starting it again', file=sys.stderr)
+                    bringup.restart(name)
+        except KeyboardInterrupt:
+            print('ending', flush=True)
+    return 0

@@ -1,0 +1,104 @@
+"""A transition as the labelled float32 numbers of the `transition` topic.
+
+Integers that float32 cannot hold travel as 16-bit words, the most significant one first. Needs no
+ROS: nodes and bag readers share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from .spec import RobotSpec
+from .transitions import Flag, Transition
+
+
+def sizes(spec: RobotSpec) -> dict[str, int]:
+    """Labels of the layout, in order, and how many numbers each has.
+
+    `s`, `a`, `s_next` in the order of the robot file, `dt` in seconds, `flags` of
+    `robot.transitions.Flag`, `sequence` and `stamp` (nanoseconds) in 16-bit words.
+    """
+    ds, da = len(spec.state), len(spec.action)
+    return {
+        's': ds,
+        'a': da,
+        's_next': ds,
+        'dt': 1,
+        'flags': 1,
+        'sequence': 2,
+        'episode': 1,
+        'stamp': 4,
+    }
+
+
+def encode(transition: Transition) -> np.ndarray:
+    """The numbers of a transition, float32, in the order of `sizes`."""
+    parts = (
+        transition.state,
+        transition.action,
+        transition.next_state,
+        [transition.dt],
+        [transition.flags],
+        _words(transition.sequence, 2),
+        [transition.episode],
+        _words(transition.stamp_ns, 4),
+    )
+    return np.concatenate(parts, dtype=np.float32, casting='unsafe')
+
+
+def decode(spec: RobotSpec, message: Any) -> Transition:
+    """The transition in a Float32MultiArray, of rclpy's or rosbags' making.
+
+    Raises:
+        UserError: its layout is not that of this robot.
+    """
+    expected = sizes(spec)
+    check_layout(expected, message, f'transition of robot {spec.name}')
+    data = np.array(message.data, dtype=np.float32)
+    cuts = np.cumsum(list(expected.values()))[:-1]
+    part = dict(zip(expected, np.split(data, cuts), strict=True))
+    return Transition(
+        part['s'],
+        part['a'],
+        part['s_next'],
+        float(part['dt'][0]),
+        _number(part['stamp']),
+        Flag(int(part['flags'][0])),
+        _number(part['sequence']),
+        int(part['episode'][0]),
+    )
+
+
+def check_layout(expected: Mapping[str, int], message: Any, what: str) -> None:
+    """Check labels and sizes of a multi-array message.
+
+    Raises:
+        UserError: naming the label, what was expected and what came.
+    """
+    got = {d.label: d.size for d in message.layout.dim}
+    for label, size in expected.items():
+        if got.get(label) != size:
+            raise UserError(
+                f'{what}: {label} has size {got.get(label, "none")}, expected {size}; '
+                'start all nodes with the same robot file'
+            )
+    if list(got) != list(expected) or len(message.data) != sum(expected.values()):
+        raise UserError(
+            f'{what}: has {len(message.data)} numbers as {list(got)}, '
+            f'expected {sum(expected.values())} as {list(expected)}'
+        )
+
+
+def _words(number: int, count: int) -> list[int]:
+    return [(number >> 16 * k) & 0xFFFF for k in reversed(range(count))]
+
+
+def _number(words: np.ndarray) -> int:
+    number = 0
+    for word in words:
+        number = number << 16 | int(word)
+    return number

@@ -1,0 +1,9 @@
+"""One thread per process for linear algebra; import this before numpy.
+
+Small matrices gain nothing from threads, and on a busy machine lose a hundredfold.
+"""
+
+import os
+
+for _variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    os.environ.setdefault(_variable, '1')
