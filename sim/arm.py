@@ -34,4 +34,4 @@ class Arm(MujocoRobot):
         """Operating states [n, ds]: around the task and well beyond it."""
         centre = np.array([0.5, 0.8, 0.0, 0.0])
         spread = np.array([0.8, 0.9, 2.5, 4.0])
-        return self.spec.wrap(centre + spread * rng.standard_normal((n, 4)))
+        return self.robot_spec.wrap(centre + spread * rng.standard_normal((n, 4)))

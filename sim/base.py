@@ -30,7 +30,7 @@ CHANGED = (
 class MujocoRobot(gymnasium.Env):
     """State is [positions, velocities] in the order of the robot file; no terminations.
 
-    A crash scores 0, puts the robot back to rest on the reference and lets `RESET_NS` of
+    A crash scores 0, puts the robot back on the moving reference and lets `RESET_NS` of
     simulated time pass, so that whoever watches the stamps sees a gap, as on a real robot that
     someone picks up.
     """
@@ -63,12 +63,18 @@ class MujocoRobot(gymnasium.Env):
                     f'robot file of {spec.name}: {what} is {got}, the simulated {self.NAME} has '
                     f'{list(have)}'
                 )
-        self.spec = spec
+        # Not `spec`: gymnasium keeps its own registration there.
+        self.robot_spec = spec
         self.sensor_noise = np.array(self.SENSOR_NOISE)
         self.model = mujoco.MjModel.from_xml_path(
             str(Path(__file__).with_name(f'{self.NAME}.xml'))
         )
         self.model.opt.timestep = spec.period / self.SUBSTEPS
+        # Coulomb friction that stops a joint within one step. MuJoCo's takes 20 ms and, against a
+        # faster deceleration, would push the joint on.
+        self.model.dof_solref[:, 0] = 2 * self.model.opt.timestep
+        # A motion that diverges is a crash; MuJoCo would put it back to zero in silence.
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.data = mujoco.MjData(self.model)
         self._scratch = mujoco.MjData(self.model)
         self._nominal = {name: getattr(self.model, name).copy() for name in CHANGED}
@@ -100,15 +106,15 @@ class MujocoRobot(gymnasium.Env):
         Raises:
             ValueError: wrong shape or not finite.
         """
-        action = np.asarray(action, dtype=float)
+        action = np.array(action, dtype=float)  # a copy: with a delay it acts later
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
             raise ValueError(f'action {action} must be {self.action_space.shape} finite numbers')
         self._sent = [action, *self._sent[:-1]]
-        self._advance(self.data, self._sent[self.delay])
-        self.stamp_ns += self.spec.period_ns
+        self._advance(self.data, self._forces(self._sent[self.delay]))
+        self.stamp_ns += self.robot_spec.period_ns
         state = self.true_state
         crashed = not np.isfinite(state).all() or self.has_crashed(state)
-        score = 0.0 if crashed else self.spec.score(self.stamp_ns, state)
+        score = 0.0 if crashed else self.robot_spec.score(self.stamp_ns, state)
         if crashed:
             self._start(self.stamp_ns + RESET_NS)
         return self._observe(), score, False, False, self._info(crashed)
@@ -121,7 +127,7 @@ class MujocoRobot(gymnasium.Env):
     @property
     def true_state(self) -> np.ndarray:
         """State [ds] without noise, angles wrapped."""
-        return self.spec.wrap(np.concatenate([self.data.qpos, self.data.qvel]))
+        return self.robot_spec.wrap(np.concatenate([self.data.qpos, self.data.qvel]))
 
     def set_shifts(self, shifts: Sequence[Shift]) -> None:
         """Replace the active shifts; the motion goes on.
@@ -151,10 +157,11 @@ class MujocoRobot(gymnasium.Env):
 
     def sample_actions(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Commands [n, da]: half uniform over the limits, half around neutral."""
-        low, high = self.spec.action_low, self.spec.action_high
+        low, high = self.robot_spec.action_low, self.robot_spec.action_high
         wide = rng.uniform(low, high, (n, len(low)))
-        near = self.spec.neutral + 0.3 * self.spec.action_half_range * rng.standard_normal(
-            wide.shape
+        near = (
+            self.robot_spec.neutral
+            + 0.3 * self.robot_spec.action_half_range * rng.standard_normal(wide.shape)
         )
         return np.where(rng.random((n, 1)) < 0.5, wide, np.clip(near, low, high))
 
@@ -186,15 +193,15 @@ class MujocoRobot(gymnasium.Env):
         data, half = self._scratch, self._dofs
         if self.delay > 0:
             actions = previous[:, self.delay - 1]
-        result = np.empty_like(states)
-        for i, (state, action) in enumerate(zip(states, actions, strict=True)):
+        result = np.empty(np.shape(states))
+        for i, (state, forces) in enumerate(zip(states, self._forces(actions), strict=True)):
             data.qpos[:] = state[:half]
             data.qvel[:] = state[half:]
             data.qacc_warmstart[:] = 0
-            self._advance(data, action)
+            self._advance(data, forces)
             result[i, :half] = data.qpos
             result[i, half:] = data.qvel
-        return self.spec.wrap(result)
+        return self.robot_spec.wrap(result)
 
     # ------------------------------------------------------------------ for shifts
     def add_mass(self, mass: float, radius: float = 0.03) -> None:
@@ -223,26 +230,30 @@ class MujocoRobot(gymnasium.Env):
         mujoco.mj_setConst(self.model, self._scratch)
 
     # ------------------------------------------------------------------ physics
-    def _advance(self, data: mujoco.MjData, action: np.ndarray) -> None:
-        limited = np.clip(action, self.spec.action_low, self.spec.action_high)
-        data.ctrl[:] = self.gain * limited
+    def _forces(self, actions: np.ndarray) -> np.ndarray:
+        return self.gain * np.clip(
+            actions, self.robot_spec.action_low, self.robot_spec.action_high
+        )
+
+    def _advance(self, data: mujoco.MjData, forces: np.ndarray) -> None:
+        data.ctrl[:] = forces
         data.xfrc_applied[self._body] = self.wind
         mujoco.mj_step(self.model, data, self.SUBSTEPS)
 
     def _start(self, stamp_ns: int) -> None:
         self.stamp_ns = stamp_ns
         mujoco.mj_resetData(self.model, self.data)
-        position, velocity = self.spec.reference(stamp_ns)
-        for i, name in enumerate(self.spec.goal.track):
+        position, velocity = self.robot_spec.reference(stamp_ns)
+        for i, name in enumerate(self.robot_spec.goal.track):
             at = self.STATE.index(name)
             if at < self._dofs:
                 self.data.qpos[at] = position[0, i]
                 self.data.qvel[at] = velocity[0, i]
-        self._sent = [self.spec.neutral] * (self.max_delay + 1)
+        self._sent = [self.robot_spec.neutral] * (self.max_delay + 1)
 
     def _observe(self) -> np.ndarray:
         noise = self.sensor_noise * self.np_random.standard_normal(len(self.sensor_noise))
-        return self.true_state + self.noise_factor * noise
+        return self.robot_spec.wrap(self.true_state + self.noise_factor * noise)
 
     def _info(self, crashed: bool) -> dict[str, Any]:
         return {'state': self.true_state, 'stamp_ns': self.stamp_ns, 'crashed': crashed}

@@ -5,7 +5,6 @@ In YAML a shift is a mapping with one key, e.g. `{payload: {mass: 0.35}}`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,9 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shift:
-    """A disturbance. `apply` acts on a plant that has just been made nominal."""
+    """A disturbance. `apply` acts on a plant that is nominal but for the shifts before it.
+
+    Raises:
+        UserError: wrong type or value of a field.
+    """
 
     kind: ClassVar[str] = ''
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(f'{self.kind}.{field.name}', str(field.type), getattr(self, field.name))
 
     def apply(self, robot: MujocoRobot) -> None:
         """Change the plant."""
@@ -42,10 +49,10 @@ class ActuatorGain(Shift):
 
     def apply(self, robot: MujocoRobot) -> None:
         """Scale the actuator."""
-        names = robot.spec.action_names
+        names = robot.robot_spec.action_names
         if self.actuator not in names:
             raise UserError(
-                f'actuator_gain.actuator: robot {robot.spec.name} has no {self.actuator!r}; '
+                f'actuator_gain.actuator: robot {robot.robot_spec.name} has no {self.actuator!r}; '
                 f'use one of {names}'
             )
         robot.gain[names.index(self.actuator)] *= self.factor
@@ -110,8 +117,11 @@ class Delay(Shift):
     def apply(self, robot: MujocoRobot) -> None:
         """Lengthen the delay."""
         robot.delay += self.steps
-        if not 0 <= robot.delay <= robot.max_delay:
-            raise UserError(f'delay.steps: {robot.delay} is not within 0 to {robot.max_delay}')
+        if robot.delay > robot.max_delay:
+            raise UserError(
+                f'delay.steps: a delay of {robot.delay} steps is too long; '
+                f'give at most {robot.max_delay} in all'
+            )
 
 
 @dataclass(frozen=True)
@@ -143,32 +153,29 @@ def shift_from_dict(data: Mapping[str, Any]) -> Shift:
     kind, values = next(iter(data.items()))
     if kind not in KINDS:
         raise UserError(f'unknown shift {kind!r}; use one of {", ".join(KINDS)}')
-    expected = {f.name: f.type for f in fields(KINDS[kind])}
+    expected = sorted(f.name for f in fields(KINDS[kind]))
     if not isinstance(values, Mapping) or set(values) != set(expected):
-        got = sorted(values) if isinstance(values, Mapping) else values
-        raise UserError(f'shift {kind}: give exactly the fields {sorted(expected)}, got {got}')
-    return KINDS[kind](
-        **{name: _value(f'{kind}.{name}', expected[name], values[name]) for name in expected}
-    )
+        got = list(values) if isinstance(values, Mapping) else values
+        raise UserError(f'shift {kind}: give exactly the fields {expected}, got {got}')
+    return KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def _value(where: str, kind: str, value: Any) -> Any:
+def _check(where: str, kind: str, value: Any) -> None:
+    sign = ' ≥ 0' if where in NOT_NEGATIVE else ''
     if kind == 'str':
-        good = isinstance(value, str)
+        good, need = isinstance(value, str), 'a name'
     elif kind == 'int':
         good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        need = 'a whole number ≥ 0'
     elif kind == 'float':
-        good = _number(value) and not (where in NOT_NEGATIVE and value < 0)
+        good, need = _number(value) and not (sign and value < 0), f'a number{sign} within ±1e6'
     else:
-        good = isinstance(value, list | tuple) and len(value) == 2 and all(map(_number, value))
+        good = isinstance(value, tuple) and len(value) == 2 and all(map(_number, value))
+        need = 'two numbers within ±1e6'
     if not good:
-        need = {'str': 'a name', 'int': 'a whole number ≥ 0', 'float': 'a finite number'}
-        need['float'] += ' ≥ 0' if where in NOT_NEGATIVE else ''
-        raise UserError(
-            f'shift {where}: got {value!r}; give {need.get(kind, "two finite numbers")}'
-        )
-    return tuple(map(float, value)) if isinstance(value, list | tuple) else value
+        raise UserError(f'shift {where}: got {value!r}; give {need}')
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Also false for nan.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e6

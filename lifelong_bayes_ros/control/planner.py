@@ -11,6 +11,8 @@ from ..dynamics.model import Dynamics
 from .cost import Cost
 from .rollout import Rollout
 
+DIVERGED = np.float32(1e9)  # cost of a candidate whose prediction left the numbers
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,9 +56,11 @@ class Planner:
             candidates = np.clip(self._mean + self._noise(), self._low, self._high)
             states = self.rollout.run(weights, x, candidates, past)
             cost = self.cost(states, candidates, past[0].astype(np.float32), target)
-            cost = np.where(np.isfinite(cost), cost, np.float32(1e9))
+            sane = cost < DIVERGED  # false where it is not a number
+            cost = np.where(sane, cost, DIVERGED)
+            typical = cost[sane].mean() if sane.any() else DIVERGED
             # The scale of the costs varies by orders of magnitude along a life.
-            scale = settings.temperature * float(np.mean(cost) - np.min(cost)) + 1e-9
+            scale = settings.temperature * float(typical - cost.min()) + 1e-9
             likelihood = np.exp(-(cost - cost.min()) / scale)
             likelihood /= likelihood.sum()
             self._mean = np.tensordot(likelihood, candidates, axes=1).astype(np.float32)

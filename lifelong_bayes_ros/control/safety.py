@@ -21,7 +21,7 @@ class Safety:
         self._low = spec.action_low.astype(np.float32)
         self._high = spec.action_high.astype(np.float32)
         slew = [np.inf if a.slew is None else a.slew for a in spec.action]
-        self._slew = np.array(slew)
+        self._reach = (np.array(slew) * spec.period).astype(np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -34,19 +34,14 @@ class Safety:
         """The last command sent [da]."""
         return self._last
 
-    def check(self, wanted: np.ndarray, dt: float | None = None) -> np.ndarray | None:
-        """A command [da] that may be sent, float32; the safe action if `wanted` is not finite.
-
-        Args:
-            wanted: command that the planner wants.
-            dt: seconds since the last command; one control period if not given.
-        """
+    def check(self, wanted: np.ndarray) -> np.ndarray | None:
+        """A command [da] that may be sent, float32; the safe action if `wanted` is not finite."""
         wanted = np.asarray(wanted, np.float32)
         if wanted.shape != self._low.shape or not np.isfinite(wanted).all():
             self.interventions['not finite'] += 1
             return self.safe_action()
         self._unsafe_ticks = 0
-        return self._limit(wanted, self.spec.period if dt is None else dt)
+        return self._limit(wanted)
 
     def safe_action(self) -> np.ndarray | None:
         """The robot file's safe action, or None once its ticks are used up: then stay silent."""
@@ -59,11 +54,10 @@ class Safety:
             'zero': np.zeros_like(self._last),
             'hold': self._last,
         }[mode]
-        return self._limit(target, self.spec.period)
+        return self._limit(target)
 
-    def _limit(self, wanted: np.ndarray, dt: float) -> np.ndarray:
-        reach = (self._slew * dt).astype(np.float32)
-        slewed = np.clip(wanted, self._last - reach, self._last + reach)
+    def _limit(self, wanted: np.ndarray) -> np.ndarray:
+        slewed = np.clip(wanted, self._last - self._reach, self._last + self._reach)
         command = np.clip(slewed, self._low, self._high)
         if not np.array_equal(slewed, wanted):
             self.interventions['slew limit'] += 1

@@ -42,17 +42,16 @@ class Reservoir:
             self.samples[slot] = sample
 
     def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
-        """A reservoir of both streams: each sample stands for the steps its own stream saw."""
+        """A reservoir of both streams, as if it had seen one after the other."""
         pools = [list(self.samples), list(other.samples)]
-        left = [float(self.seen), float(other.seen)]
-        per = [left[i] / max(len(p), 1) for i, p in enumerate(pools)]
+        left = [self.seen, other.seen]
         kept: list[Sample] = []
         while len(kept) < self.capacity and any(pools):
             first = left[0] * bool(pools[0])
             second = left[1] * bool(pools[1])
             side = int(rng.random() * (first + second) >= first)
             kept.append(pools[side].pop(int(rng.integers(len(pools[side])))))
-            left[side] -= per[side]
+            left[side] -= 1
         return Reservoir(self.capacity, self.seen + other.seen, kept)
 
     def copy(self) -> Reservoir:

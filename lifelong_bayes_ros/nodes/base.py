@@ -21,6 +21,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import (
@@ -31,16 +32,16 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
 from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
 from . import topics
+from .table import NAMESPACE
 from .topics import Topic
 
-NAMESPACE = '/lifelong'
 RECORDER = 'recorder'  # hears everything
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
@@ -154,19 +155,23 @@ class BaseNode(LifecycleNode):
         qos: QoSProfile | None = None,
         raw: bool = False,
     ) -> Subscription:
-        """Subscribe to a topic; messages that come while the node is not active are dropped."""
+        """Subscribe to a topic.
+
+        Messages that come while the node is not active are dropped, but for latched ones: these
+        come only once.
+        """
+        profile = qos or topic.qos
+        latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
 
         def receive(message: Any) -> None:
-            if not self.active:
+            if not (self.active or latched):
                 return
             try:
                 callback(message)
             except UserError as error:
                 self.skip(f'bad message on {topic.name}', str(error))
 
-        subscription = self.create_subscription(
-            topic.type, topic.name, receive, qos or topic.qos, raw=raw
-        )
+        subscription = self.create_subscription(topic.type, topic.name, receive, profile, raw=raw)
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
 
@@ -257,12 +262,14 @@ class BaseNode(LifecycleNode):
         peers = self.value('wait_for').split(',')
         deadline = time.monotonic() + MATCH_SECONDS
         for topic, publisher in self._offered:
-            readers = [node for node in (*topic.readers, RECORDER) if node in peers]
-            while publisher.get_subscription_count() < len(readers):
+            readers = {node for node in (*topic.readers, RECORDER) if node in peers}
+            while readers - {
+                info.node_name for info in self.get_subscriptions_info_by_topic(publisher.topic)
+            }:
                 if time.monotonic() > deadline or self.stop.is_set():
                     raise UserError(
-                        f'{topic.name}: not all of {readers} listen after {MATCH_SECONDS:g} s; '
-                        'start them, or leave them out of the parameter wait_for'
+                        f'{topic.name}: not all of {sorted(readers)} listen after '
+                        f'{MATCH_SECONDS:g} s; start them, or leave them out of wait_for'
                     )
                 time.sleep(0.01)  # DDS matches in threads of its own
 
@@ -356,7 +363,11 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
             code = 1
             node.stop.set()
         while rclpy.ok() and not node.stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except RCLError as error:
+                # Raised when a lifecycle transition is asked for that is not possible now.
+                node.get_logger().error(str(error))
             if parent and os.getppid() != parent:
                 node.stop.set()
         node.close()

@@ -24,8 +24,8 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 
 from ..errors import UserError
-from .base import NAMESPACE, PARENT
-from .table import Start, starts
+from .base import PARENT
+from .table import NAMESPACE, Start, starts
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
@@ -58,6 +58,7 @@ class Bringup:
         self.logs = logs
         self.processes: dict[str, subprocess.Popen] = {}
         self.exit_codes: dict[str, int] = {}  # of processes that have ended
+        self._active: set[str] = set()
         self._lock: IO | None = None
         self._environment = dict(os.environ)
         if private:
@@ -110,7 +111,7 @@ class Bringup:
         names = [start.node.name for start in self.starts]
         self._transition(names, Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
         for name in names:
-            self._transition([name], Transition.TRANSITION_ACTIVATE, SECONDS)
+            self._activate(name)
 
     def restart(self, name: str) -> None:
         """Start a node that has ended once more.
@@ -120,7 +121,11 @@ class Bringup:
         """
         self._launch(next(start for start in self.starts if start.node.name == name))
         self._transition([name], Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
+        self._activate(name)
+
+    def _activate(self, name: str) -> None:
         self._transition([name], Transition.TRANSITION_ACTIVATE, SECONDS)
+        self._active.add(name)
 
     def _launch(self, start: Start) -> None:
         peers = ','.join(s.node.name for s in self.starts)
@@ -196,10 +201,11 @@ class Bringup:
         try:
             for start in reversed(self.starts):
                 name = start.node.name
-                if name in self.processes and name in self._clients and name not in self.watch():
-                    with suppress(UserError):  # not active, or on its way out already
+                if name in self._active - self.watch().keys():
+                    with suppress(UserError):  # on its way out already
                         self._transition([name], Transition.TRANSITION_DEACTIVATE, 10.0)
         finally:
+            self._active.clear()
             self._end_processes()
             self._executor.shutdown()
             if self.context.ok():

@@ -22,8 +22,6 @@ from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_
 
 torch.set_num_threads(1)
 
-MEMORY_AXES = ('sample', 'column')
-
 
 def memory_table(learner: Learner) -> np.ndarray:
     """Memory map [n, 3]: one row per remembered transition.
@@ -60,7 +58,7 @@ class LearnerNode(BaseNode):
     def configure(self) -> None:
         self.spec = self.load_spec()
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
-        self.learner = self._start()
+        self.learner = self._new_learner()
         if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
             raise UserError(
                 f'the prior was made for robot {self.learner.dynamics.spec.name!r} with other '
@@ -113,7 +111,7 @@ class LearnerNode(BaseNode):
         return OK, 'learning' if learner.learning else 'learning is off', figures
 
     # ------------------------------------------------------------------ start
-    def _start(self) -> Learner:
+    def _new_learner(self) -> Learner:
         device = self.value('device')
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -192,7 +190,7 @@ class LearnerNode(BaseNode):
         """The memory map, after consolidation, for whoever looks at it: it takes a while."""
         if self.memory_due and self.memory.get_subscription_count():
             self.memory_due = False
-            self.memory.publish(table_to_msg(memory_table(self.learner), MEMORY_AXES))
+            self.memory.publish(table_to_msg(memory_table(self.learner), topics.MEMORY_AXES))
 
     # ------------------------------------------------------------------ services
     def _on_consolidate(self, request: Trigger.Request) -> tuple[bool, str]:

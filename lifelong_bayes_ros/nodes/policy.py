@@ -32,8 +32,6 @@ from .codecs import (
 
 torch.set_num_threads(1)
 
-PLAN_AXES = ('member', 'step', 'channel')
-
 
 class Policy(BaseNode):
     """Answers every state with a command, planned through the newest belief.
@@ -61,6 +59,9 @@ class Policy(BaseNode):
         self.controller: Controller | None = None
         self.prior_id = ''
         self.belief: Belief | None = None
+        self.enabled = False
+        self.seconds: deque[float] = deque(maxlen=200)
+        self._forget()
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
         self.uncertainty = self.advertise(topics.UNCERTAINTY)
@@ -75,17 +76,20 @@ class Policy(BaseNode):
             self.every(self.spec.period, self._watch)
 
     def activate(self) -> None:
+        self._forget()
+        self.enabled = self.value('enabled_at_start')
+
+    def _forget(self) -> None:
+        """Begin anew, but with the belief at hand."""
         self.assembler.reset()
         self.safety.reset()
         if self.controller is not None:
             self.controller.reset()
-        self.enabled = self.value('enabled_at_start')
         self.held: State | None = None  # in lockstep: the state that waits for its belief
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
         self.heard_at = time.monotonic()  # when a new state came in
         self.planned_ns = 0  # stamp of the plan published last
-        self.seconds: deque[float] = deque(maxlen=200)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         milliseconds = 1e3 * np.array(self.seconds or [0.0])
@@ -179,7 +183,7 @@ class Policy(BaseNode):
         ):
             self.planned_ns = state.stamp_ns
             fan = controller.planner.rollout.fan(belief, state.x, act.plan.actions, past)
-            self.plans.publish(table_to_msg(fan, PLAN_AXES))
+            self.plans.publish(table_to_msg(fan, topics.PLAN_AXES))
 
     def _send(self, stamp_ns: int, command: np.ndarray, *planned: np.ndarray) -> None:
         self.answered_ns = stamp_ns

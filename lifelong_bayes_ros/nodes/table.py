@@ -14,6 +14,7 @@ import yaml
 from ..experiments.schedule import load_life
 
 PACKAGE = 'lifelong_bayes_ros'
+NAMESPACE = '/lifelong'
 
 
 @dataclass(frozen=True)

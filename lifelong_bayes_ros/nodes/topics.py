@@ -58,6 +58,9 @@ PREDICTED_PATH = Topic('predicted_path', Path, qos.COMMAND, 'uncertainty_viz')
 PREDICTED_POSE = Topic('predicted_pose', PoseWithCovarianceStamped, qos.COMMAND, 'uncertainty_viz')
 MEMORY_MAP = Topic('memory_map', PointCloud2, qos.LATCHED, 'uncertainty_viz')
 
+PLAN_AXES = ('member', 'step', 'channel')
+MEMORY_AXES = ('sample', 'column')
+
 FIXED = tuple(topic for topic in vars().copy().values() if isinstance(topic, Topic))
 """Topics that every robot has."""
 
