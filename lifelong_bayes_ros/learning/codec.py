@@ -53,7 +53,7 @@ def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], d
             f'{where}: format version {header.get("version")!r}, this package reads {VERSION}; '
             'make it again with this version'
         )
-    if header.get('sha256') != _digest(arrays, header['meta']):
+    if header.get('sha256') != _digest(arrays, header.get('meta', '')):
         raise UserError(f'{where}: its content does not match its hash; it is damaged')
     return arrays, json.loads(header['meta'])
 
@@ -61,8 +61,9 @@ def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], d
 def _digest(arrays: dict[str, np.ndarray], meta: str) -> str:
     sha = hashlib.sha256(meta.encode())
     for name in sorted(arrays):
-        sha.update(name.encode())
-        sha.update(np.ascontiguousarray(arrays[name]).tobytes())
+        array = arrays[name]
+        sha.update(f'{name} {array.dtype} {array.shape}'.encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
 
 

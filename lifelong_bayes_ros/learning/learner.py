@@ -31,6 +31,8 @@ from .surprise import Surprise
 
 DRAWS = 16  # posterior draws in a Belief
 REDRAW = 25  # steps between exact redraws of them
+WALKS = 256  # draws of the task family that feed the random walk of those draws
+FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,10 @@ class Learner:
         self._floor = self._tensor(prior.floor)
         start = Gaussian(theta, self.config.confidence_home * self.family.covariance)
         self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
-        self._family_factor = self.family.factor()
-        self._noise_draws = self._tensor(self.rng.standard_normal((len(theta), DRAWS)))
-        self._nominal_draws = np.sqrt(self.config.confidence_home) * (
-            self._family_factor @ self._noise_draws
-        )
+        # Fresh draws at every step would cost n²: these are taken again, with random signs.
+        fresh = self._tensor(self.rng.standard_normal((len(theta), WALKS)))
+        self._walks = self.family.factor() @ fresh
+        self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
 
         self.live = self.nominal
         self.identity: int | None = 0  # stored regime that the live head belongs to
@@ -152,6 +153,9 @@ class Learner:
             self._past = self.dynamics.history()
         elif not all(bool(np.isfinite(v).all()) for v in values):
             self.skipped['not finite'] += 1
+            self._past = self.dynamics.history()
+        elif self._is_far(transition):
+            self.skipped['out of range'] += 1
             self._past = self.dynamics.history()
         else:
             past, u = self._past, transition.action.astype(float)
@@ -470,9 +474,22 @@ class Learner:
             self._event('guard', on=lost)
 
     # ------------------------------------------------------------------ small helpers
+    def _is_far(self, transition: Transition) -> bool:
+        x, u, x_next = (
+            a.astype(float)
+            for a in (transition.state, transition.action, transition.next_state)
+        )
+        trunk = self.dynamics.trunk
+        inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
+        change = self.dynamics.target(x, x_next)
+        return bool(max(np.abs(inputs).max(), np.abs(change).max()) > FAR)
+
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share)
         self.live = self.live.replace(posterior=posterior)
+        pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
+        signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
+        self._draws = (1 - share) ** 0.5 * self._draws + share**0.5 * signs * pick
 
     def _redraw(self) -> None:
         fresh = self._tensor(self.rng.standard_normal((self.live.posterior.size, DRAWS)))
@@ -486,6 +503,6 @@ class Learner:
 
 
 def student_quantile(dof: float) -> float:
-    """95 % quantile of Student's t by its Cornish–Fisher expansion (error < 1e-3 for dof ≥ 8)."""
+    """95 % quantile of Student's t by its Cornish–Fisher expansion (error < 1e-3 for dof ≥ 11)."""
     z = 1.6448536269514722
     return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)

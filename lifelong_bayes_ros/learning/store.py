@@ -61,9 +61,10 @@ def cached_prior(key: dict[str, Any], make: Any) -> tuple[Prior, bool]:
             return decode_prior(path.read_bytes(), str(path))[0], True
         except UserError:
             path.unlink()
-    prior = make()
-    write_atomically(path, encode_prior(prior))
-    return prior, False
+    data = encode_prior(make())
+    write_atomically(path, data)
+    # Read back: linear algebra rounds by the layout of its arrays, and these must agree.
+    return decode_prior(data, str(path))[0], False
 
 
 def save_state(learner: Learner, folder: Path) -> None:
@@ -96,6 +97,7 @@ def save_state(learner: Learner, folder: Path) -> None:
         'probabilities': learner.filter.probabilities,
         'surprise': [learner.surprise.fast, learner.surprise.slow],
         'age': learner._age,
+        'guarded': learner.guarded,
         'rng': learner.rng.bit_generator.state,
         'digest': learner.digest(),
     }
@@ -143,6 +145,7 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     learner.filter.probabilities = meta['probabilities']
     learner.surprise.fast, learner.surprise.slow = meta['surprise']
     learner._age = meta['age']
+    learner.guarded = meta['guarded']
     learner.rng.bit_generator.state = meta['rng']
     if learner.digest() != meta['digest']:
         raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')

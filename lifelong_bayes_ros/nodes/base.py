@@ -77,7 +77,8 @@ ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (
 SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
-MATCH_SECONDS = 15.0
+ACK_SECONDS = 1.0
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class BaseNode(LifecycleNode):
@@ -260,17 +261,18 @@ class BaseNode(LifecycleNode):
     def _wait_for_readers(self) -> None:
         """Wait until those who must not miss a message of ours are matched."""
         peers = self.value('wait_for').split(',')
-        deadline = time.monotonic() + MATCH_SECONDS
         for topic, publisher in self._offered:
             readers = {node for node in (*topic.readers, RECORDER) if node in peers}
-            while readers - {
+            while missing := readers - {
                 info.node_name for info in self.get_subscriptions_info_by_topic(publisher.topic)
             }:
-                if time.monotonic() > deadline or self.stop.is_set():
-                    raise UserError(
-                        f'{topic.name}: not all of {sorted(readers)} listen after '
-                        f'{MATCH_SECONDS:g} s; start them, or leave them out of wait_for'
-                    )
+                if self.stop.is_set():
+                    raise UserError('interrupted')
+                self.get_logger().warning(
+                    f'waiting for {sorted(missing)} to subscribe to {publisher.topic}',
+                    throttle_duration_sec=5.0,
+                    skip_first=True,
+                )
                 time.sleep(0.01)  # DDS matches in threads of its own
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
@@ -332,9 +334,11 @@ class BaseNode(LifecycleNode):
         """Deactivate, and let subscribers have what was published last."""
         if self.active:
             self.trigger_deactivate()
+        deadline = time.monotonic() + ACK_SECONDS
         for _, publisher in self._offered:
-            if publisher.get_subscription_count():
-                publisher.wait_for_all_acked(Duration(seconds=1))
+            left = deadline - time.monotonic()
+            if left > 0 and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=left))
 
 
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
@@ -352,7 +356,7 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, lambda *_: node.stop.set())
     parent = int(os.environ.get(PARENT, 0))
     executor = SingleThreadedExecutor()
@@ -377,4 +381,7 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        # All is saved and said; a second signal must not turn a clean end into a killed one.
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
     return code

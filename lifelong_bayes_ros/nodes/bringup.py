@@ -128,9 +128,7 @@ class Bringup:
         self._active.add(name)
 
     def _launch(self, start: Start) -> None:
-        peers = ','.join(s.node.name for s in self.starts)
-        parameters = {**start.parameters, 'wait_for': peers}
-        arguments = [f'{key}:={json.dumps(value)}' for key, value in parameters.items()]
+        arguments = [f'{key}:={json.dumps(value)}' for key, value in start.parameters.items()]
         arguments = [word for argument in arguments for word in ('-p', argument)]
         with (self.logs / f'{start.node.name}.log').open('ab') as log:
             self.processes[start.node.name] = subprocess.Popen(
@@ -174,7 +172,8 @@ class Bringup:
                     code = self.exit_codes[name]
                     raise UserError(f'{name} ended with code {code}:\n{self.reason(name)}')
             if time.monotonic() > deadline:
-                raise UserError(f'{", ".join(names)}: {what} in time; see {self.logs}')
+                reasons = '\n'.join(self.reason(name) for name in names)
+                raise UserError(f'{", ".join(names)}: {what} in time:\n{reasons}')
 
     # ------------------------------------------------------------------ while they run
     def spin(self, seconds: float) -> None:

@@ -61,7 +61,7 @@ class SimRobot(BaseNode):
         self.serve(Trigger, '~/reset', self._on_reset)
         if self.realtime:
             self.listen(topics.command_topic(self.spec), self._on_command)
-            self.every(self.spec.period, lambda: self._step(self.command))
+            self.every(self.spec.period, self._tick)
         else:
             self.listen(topics.ACTION, self._on_action)
             self.every(RESEND / 2, self._resend)
@@ -69,6 +69,8 @@ class SimRobot(BaseNode):
     def activate(self) -> None:
         self.step = 0
         self.done = False
+        self.late = 0  # steps in real time for which no new command had come
+        self.answered = False
         self.command = self.spec.neutral
         self.shifts = self._wanted_shifts()
         options = {'shifts': self._objects(self.shifts)}
@@ -76,11 +78,24 @@ class SimRobot(BaseNode):
         self._publish(observation)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        return OK, 'life is over' if self.done else self._regime(), {'step': self.step}
+        return (
+            OK,
+            'life is over' if self.done else self._regime(),
+            {
+                'step': self.step,
+                'late': self.late,
+            },
+        )
 
     # ------------------------------------------------------------------ commands
     def _on_command(self, message: Any) -> None:
         self.command = command_from_msg(self.spec, message)
+        self.answered = True
+
+    def _tick(self) -> None:
+        self.late += not self.answered
+        self.answered = False
+        self._step(self.command)
 
     def _on_action(self, message: Any) -> None:
         stamp_ns, command = action_from_msg(self.spec, message)
@@ -111,6 +126,7 @@ class SimRobot(BaseNode):
             'regime': regime,
             'score': float(score),
             'crashed': bool(info['crashed']),
+            'late': self.late,
             'state': np.asarray(info['state']).tolist(),
             'done': self.done,
         }

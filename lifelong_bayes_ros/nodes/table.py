@@ -96,7 +96,8 @@ TABLE = (  # in the order of activation
 def starts(settings: Mapping[str, Any]) -> list[Start]:
     """Nodes to start for these settings, in the order of activation.
 
-    What is not set keeps the default of the node.
+    What is not set keeps the default of the node. In simulation all wait until they hear each
+    other, so that nothing is lost at the start; a robot does not wait for its recorder.
 
     Raises:
         UserError: unknown life.
@@ -109,10 +110,12 @@ def starts(settings: Mapping[str, Any]) -> list[Start]:
     values = {'lockstep': lockstep, **settings}
     if settings.get('life'):
         values.setdefault('episode_length', load_life(settings['life']).episode)
+    entries = [entry for entry in TABLE if not entry.when or settings.get(entry.when)]
+    if settings.get('sim'):
+        values['wait_for'] = ','.join(entry.name for entry in entries)
     return [
-        Start(entry, {name: values[name] for name in entry.settings if name in values})
-        for entry in TABLE
-        if not entry.when or settings.get(entry.when)
+        Start(entry, {k: v for k, v in values.items() if k in (*entry.settings, 'wait_for')})
+        for entry in entries
     ]
 
 
