@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plants import QUAD, gaussian, random_dynamics, random_step
 
 from lifelong_bayes_ros.control.controller import Controller
 from lifelong_bayes_ros.control.cost import Cost
@@ -17,6 +16,7 @@ from lifelong_bayes_ros.dynamics.belief import Belief
 from lifelong_bayes_ros.dynamics.model import DELAYS
 from lifelong_bayes_ros.robot.spec import SafeAction, load_robot
 from lifelong_bayes_ros.robot.transitions import State
+from plants import QUAD, gaussian, random_dynamics, random_step
 
 PERIOD = QUAD.period_ns
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plants import gaussian, linear_samples, observe, random_dynamics, random_step
 
 from lifelong_bayes_ros.dynamics.belief import Belief, predict
 from lifelong_bayes_ros.dynamics.head import EVIDENCE_TEMPER, Head, student_t
 from lifelong_bayes_ros.dynamics.model import DELAYS
 from lifelong_bayes_ros.dynamics.noise import Noise
+from plants import gaussian, linear_samples, observe, random_dynamics, random_step
 
 ROBOTS = ['quad', 'arm']
 EPS = 1e-6

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plants import gaussian, linear_samples, observe, random_dynamics
 
 from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.noise import Noise
@@ -12,6 +11,7 @@ from lifelong_bayes_ros.memory import consolidation
 from lifelong_bayes_ros.memory.consolidation import consolidate, merge, score
 from lifelong_bayes_ros.memory.regimes import NEW, Library, Regime, RegimeFilter
 from lifelong_bayes_ros.memory.reservoir import Reservoir, Sample
+from plants import gaussian, linear_samples, observe, random_dynamics
 
 DYNAMICS = random_dynamics()
 NOISE = np.full(6, 0.01)

@@ -30,6 +30,10 @@ MARKS = {
 }
 
 
+def _legend(axis: plt.Axes) -> None:
+    axis.legend(loc='upper left', bbox_to_anchor=(1.005, 1.0), fontsize=9, frameon=False)
+
+
 def running_mean(values: np.ndarray, window: int = 25) -> np.ndarray:
     """Centred running mean of the same length."""
     kernel = np.ones(window)
@@ -57,7 +61,12 @@ def draw_life(
     """
     ours = traces['ours']
     figure, axes = plt.subplots(
-        4, 1, figsize=(12, 11), sharex=True, height_ratios=[3, 1.6, 1.6, 1.6], layout='constrained'
+        4,
+        1,
+        figsize=(13, 10.5),
+        sharex=True,
+        height_ratios=[3, 1.6, 1.6, 1.6],
+        layout='constrained',
     )
     seconds = np.arange(life.steps) * period
     figure.suptitle(
@@ -86,7 +95,7 @@ def _scores(axis: plt.Axes, seconds: np.ndarray, traces: Mapping[str, Trace]) ->
         axis.plot(seconds[crashes], np.zeros(len(crashes)), 'kx', label='crash')
     axis.set_ylabel('score\n(1 = on the reference)')
     axis.set_ylim(0, 1.02)
-    axis.legend(loc='lower left', ncols=4)
+    _legend(axis)
 
 
 def _uncertainty(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
@@ -94,7 +103,7 @@ def _uncertainty(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
     axis.semilogy(seconds[:n], trace.epistemic[:n], color='#d17b0f', label='epistemic (learnable)')
     axis.semilogy(seconds[:n], trace.aleatoric[:n], color='#8d99ae', label='aleatoric (noise)')
     axis.set_ylabel('predictive sd\n(share of a step)')
-    axis.legend(loc='lower left', ncols=2)
+    _legend(axis)
 
 
 def _surprise(axis: plt.Axes, period: float, seconds: np.ndarray, trace: Trace) -> None:
@@ -109,7 +118,7 @@ def _surprise(axis: plt.Axes, period: float, seconds: np.ndarray, trace: Trace) 
             )
     axis.set_ylim(0.05, 200)
     axis.set_ylabel('surprise\n(1 = as expected)')
-    axis.legend(loc='lower left', ncols=6, fontsize=8)
+    _legend(axis)
 
 
 def _regimes(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
@@ -123,7 +132,7 @@ def _regimes(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
     axis.stackplot(seconds[:n], rows, labels=names, colors=colours)
     axis.set_ylim(0, 1)
     axis.set_ylabel('belief over\nregimes')
-    axis.legend(loc='lower left', ncols=len(names), fontsize=8)
+    _legend(axis)
 
 
 def _phases(axes: np.ndarray, life: Life, period: float, summary: Summary) -> None:
@@ -138,7 +147,7 @@ def _phases(axes: np.ndarray, life: Life, period: float, summary: Summary) -> No
         )
     if life.episode:
         for step in range(life.episode, life.steps, life.episode):
-            axes[3].axvline(step * period, color='#6a4c93', ls=':', lw=1.2)
+            axes[3].axvline(step * period, color='black', ls=':', lw=1.2)
 
 
 def print_summary(console: Console, summary: Summary) -> None:

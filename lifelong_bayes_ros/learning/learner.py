@@ -476,8 +476,7 @@ class Learner:
     # ------------------------------------------------------------------ small helpers
     def _is_far(self, transition: Transition) -> bool:
         x, u, x_next = (
-            a.astype(float)
-            for a in (transition.state, transition.action, transition.next_state)
+            a.astype(float) for a in (transition.state, transition.action, transition.next_state)
         )
         trunk = self.dynamics.trunk
         inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale

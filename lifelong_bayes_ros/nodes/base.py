@@ -267,7 +267,7 @@ class BaseNode(LifecycleNode):
                 info.node_name for info in self.get_subscriptions_info_by_topic(publisher.topic)
             }:
                 if self.stop.is_set():
-                    raise UserError('interrupted')
+                    raise KeyboardInterrupt
                 self.get_logger().warning(
                     f'waiting for {sorted(missing)} to subscribe to {publisher.topic}',
                     throttle_duration_sec=5.0,

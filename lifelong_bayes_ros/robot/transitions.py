@@ -148,8 +148,9 @@ class TransitionBuilder:
     def add_state(self, state: State) -> list[Transition]:
         """Take the next state; returns the transitions that became complete."""
         if not self._states or state.stamp_ns <= self._states[-1].stamp_ns:
-            self._states.clear()
-            self._commands.clear()
+            if self._states:  # time ran backwards
+                self._states.clear()
+                self._commands.clear()
             self._states.append(state)
             nothing = np.zeros(len(self.spec.action), np.float32)
             return [self._emit(state, nothing, state, Flag.FIRST)]

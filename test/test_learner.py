@@ -1,0 +1,289 @@
+"""The online learner on a small prior: what it learns, notices, recalls, refuses and repeats."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lifelong_bayes_ros.dynamics.belief import predict
+from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig, student_quantile
+from lifelong_bayes_ros.robot.transitions import Flag
+from plants import HOME, LOSS, QUAD, stream
+
+
+def live(prior, transitions=(), seed=0, **config):
+    learner = Learner(prior, LearnerConfig(**config), seed)
+    for transition in transitions:
+        learner.observe(transition)
+    return learner
+
+
+def design(learner, transition):
+    x, u = transition.state.astype(float), transition.action.astype(float)
+    return learner.dynamics.design(x, u, learner.dynamics.history())
+
+
+def error(learner, theta, transition, past):
+    """Squared error of a one-step prediction, in noise variances summed over the outputs."""
+    x, u, x_next = (
+        a.astype(float) for a in (transition.state, transition.action, transition.next_state)
+    )
+    y = learner.dynamics.target(x, x_next)
+    residual = y - learner.dynamics.design(x, u, past) @ theta
+    return np.sum(residual**2 / learner.prior.noise)
+
+
+def errors(learner, transitions):
+    """One-step errors of the learned and the nominal model along a stream, and the events."""
+    learned, nominal, events, past = [], [], [], learner._past
+    for transition in transitions:
+        theta = learner.live.posterior.mean.numpy()
+        learned.append(error(learner, theta, transition, past))
+        nominal.append(error(learner, learner.dynamics.nominal_theta, transition, past))
+        learner.observe(transition)
+        events.append(learner.take_events())
+        past = np.vstack([transition.action.astype(float), past[:-1]])
+    return np.array(learned), np.array(nominal), events
+
+
+def assert_same_belief(first, second):
+    for name in ('theta', 'factor', 'noise'):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for name in ('stamp_ns', 'version', 'noise_dof', 'regimes', 'regime', 'mode'):
+        assert getattr(first, name) == getattr(second, name)
+
+
+# ---------------------------------------------------------------------- repeatability
+def test_the_same_seed_and_stream_give_the_same_belief_bit_for_bit(tiny_prior):
+    steps = stream(HOME, 50, 0) + stream(LOSS, 70, 1, 50)
+    first, second = live(tiny_prior, steps), live(tiny_prior, steps)
+    assert first.digest() == second.digest()
+    assert_same_belief(first.belief(), second.belief())
+    assert first.take_events() == second.take_events()
+    assert live(tiny_prior, steps[:-1]).digest() != first.digest()
+
+
+def test_a_belief_does_not_change_while_the_learner_goes_on(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 10, 0))
+    belief = learner.belief()
+    theta, factor, regimes = belief.theta.copy(), belief.factor.copy(), dict(belief.regimes)
+    for transition in stream(LOSS, 10, 1, 10):
+        learner.observe(transition)
+    np.testing.assert_array_equal(belief.theta, theta)
+    np.testing.assert_array_equal(belief.factor, factor)
+    assert belief.regimes == regimes
+    assert (belief.stamp_ns, belief.version) == (10 * QUAD.period_ns, 10)
+
+
+# ---------------------------------------------------------------------- uncertainty
+@pytest.mark.parametrize('steps', [0, 24, 40])
+def test_the_spread_of_a_belief_is_that_of_the_posterior_at_every_step(tiny_prior, steps):
+    # 16 draws are few, so the spread is averaged over learners that differ only in their draws.
+    transitions = (stream(HOME, 30, 1) + stream(LOSS, 10, 2, 30))[:steps]
+    probes, ratios = stream(HOME, 10, 3), []
+    for seed in range(16):
+        learner = live(tiny_prior, transitions, seed)
+        learner.guarded = False
+        belief, covariance = learner.belief(), learner.live.posterior.covariance.numpy()
+        for t in probes:
+            h = design(learner, t)
+            spread = predict(
+                learner.dynamics, belief, t.state, t.action, learner.dynamics.history()
+            )
+            variance = np.diag(h @ covariance @ h.T) * learner.dynamics.scale**2
+            ratios.append(spread.epistemic / variance)
+    mean = np.array(ratios).reshape(16, -1).mean(axis=0)
+    assert mean.mean() == pytest.approx(1, abs=0.1)
+    assert (mean > 0.6).all()
+    assert (mean < 1.5).all()
+
+
+def test_uncertainty_jumps_at_a_shift_and_comes_down_again(tiny_prior):
+    learner, probe, seen = live(tiny_prior, stream(HOME, 60, 0)), stream(HOME, 1, 9)[0], []
+    for transition in stream(LOSS, 60, 1, 60):
+        h = design(learner, probe)
+        seen.append(np.trace(h @ learner.live.posterior.covariance.numpy() @ h.T))
+        learner.observe(transition)
+    assert max(seen[:8]) > 5 * seen[0]
+    assert seen[-1] < 0.3 * max(seen)
+
+
+# ---------------------------------------------------------------------- shift and recall
+@pytest.mark.parametrize('seed', range(3))
+def test_a_lost_actuator_is_noticed_at_once_and_learned_within_a_second(tiny_prior, seed):
+    learner = live(tiny_prior, stream(HOME, 100, seed), seed)
+    learner.take_events()
+    learned, nominal, events = errors(learner, stream(LOSS, 100, seed + 10, 100))
+    first = next(i for i, now in enumerate(events) if any(e.event == 'shift' for e in now))
+    assert first < 4
+    assert learned[:1].mean() > 100
+    second = round(1 / QUAD.period)
+    assert np.median(learned[second:]) < 0.05 * np.median(nominal)
+    assert learned[second:].mean() < 0.1 * nominal.mean()
+    assert learner.belief().mode == 'learned'
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_regime_that_returns_is_recalled_and_need_not_be_learned_again(tiny_prior, seed):
+    learner = live(tiny_prior, stream(HOME, 120, seed), seed)
+    errors(learner, stream(LOSS, 150, seed + 10, 120))
+    lost = learner.regime
+    assert lost not in ('nominal', 'new')
+    errors(learner, stream(HOME, 150, seed + 20, 270))
+    assert learner.regime not in (lost, 'new')
+    learned, nominal, events = errors(learner, stream(LOSS, 40, seed + 30, 420))
+    recalls = [
+        (i, e.detail['regime']) for i, now in enumerate(events) for e in now if e.event == 'recall'
+    ]
+    step, name = recalls[0]
+    assert name == lost
+    assert step < 6
+    assert learned[step + 1 : step + 15].mean() < 0.05 * nominal.mean()
+    belief = learner.belief()
+    assert belief.regime == lost
+    assert max(belief.regimes, key=belief.regimes.get) == lost
+
+
+def test_regime_probabilities_sum_to_one_along_a_life(tiny_prior):
+    learner = live(tiny_prior)
+    for transition in stream(HOME, 60, 0) + stream(LOSS, 60, 1, 60):
+        learner.observe(transition)
+        regimes = learner.belief().regimes
+        assert sum(regimes.values()) == pytest.approx(1)
+        assert set(learner.library.names) <= {*regimes, learner.regime}
+
+
+# ---------------------------------------------------------------------- what is not learned from
+def spoilt():
+    good = stream(HOME, 1, 5)[0]
+    nan, large = np.float32([0, np.nan, 0, 0, 0, 0]), np.float32([0, 0, 0, 0, 1e9, 0])
+    return {
+        'first': (replace(good, flags=Flag.FIRST), 'not usable'),
+        'gap': (replace(good, flags=Flag.GAP), 'not usable'),
+        'no action': (replace(good, flags=Flag.NO_ACTION), 'not usable'),
+        'nan state': (replace(good, state=nan), 'not finite'),
+        'nan next state': (replace(good, next_state=nan), 'not finite'),
+        'infinite command': (replace(good, action=np.float32([np.inf, 0])), 'not finite'),
+        'huge command': (replace(good, action=np.float32([0, 1e9])), 'out of range'),
+        'huge state': (replace(good, state=large), 'out of range'),
+        'huge step': (replace(good, next_state=large), 'out of range'),
+    }
+
+
+@pytest.mark.parametrize('name', spoilt())
+def test_a_spoilt_transition_is_counted_and_changes_nothing(tiny_prior, name):
+    learner = live(tiny_prior, stream(HOME, 30, 0))
+    learner.take_events()
+    transition, reason = spoilt()[name]
+    digest, before = learner.digest(), learner.belief()
+    learner.observe(transition)
+    assert learner.digest() == digest
+    assert_same_belief(replace(learner.belief(), stamp_ns=before.stamp_ns), before)
+    assert learner.skipped == {reason: 1}
+    assert learner.take_events() == []
+
+
+def test_commands_before_a_gap_are_not_taken_for_the_last_ones(tiny_prior):
+    steps = stream(HOME, 4, 0)
+    learner = live(tiny_prior, [*steps[:2], replace(steps[2], flags=Flag.GAP), steps[3]])
+    np.testing.assert_array_equal(learner._past, [steps[3].action, QUAD.neutral])
+    past = learner._recent[-1].sample.past
+    np.testing.assert_array_equal(past, np.float32(learner.dynamics.history()))
+
+
+def test_one_wild_reading_does_not_cost_what_was_learned(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 60, 0))
+    wild = replace(stream(HOME, 1, 5, 60)[0], next_state=np.float32([5, 5, 1, 9, 9, 9]))
+    learner.observe(wild)
+    learned, nominal, _ = errors(learner, stream(HOME, 40, 6, 61))
+    assert np.median(learned[5:]) < 2 * np.median(nominal)
+    assert learned[5:25].mean() < 2 * nominal.mean()
+
+
+def test_with_learning_off_nothing_is_learned(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 30, 0))
+    digest, before = learner.digest(), learner.belief()
+    learner.learning = False
+    for transition in stream(LOSS, 30, 1, 30):
+        learner.observe(transition)
+    assert learner.digest() == digest
+    after = learner.belief()
+    assert after.stamp_ns == 60 * QUAD.period_ns
+    assert_same_belief(replace(after, stamp_ns=before.stamp_ns), before)
+    learner.learning = True
+    learner.observe(stream(HOME, 1, 2, 60)[0])
+    assert learner.digest() != digest
+
+
+# ---------------------------------------------------------------------- guard and consolidation
+def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
+    # Plants that change every few steps cannot be learned, so the learned head must lose.
+    steps = []
+    for i in range(30):
+        shift = [{'wind': {'force': [(-1) ** i * 4.0, 0.0]}}]
+        steps += stream(shift, 3, i, len(steps))
+    learner, config = live(tiny_prior), LearnerConfig()
+    learned, nominal, modes, quiet = [], [], [], 0
+    past = learner.dynamics.history()
+    for transition in stream(HOME, 60, 0) + steps:
+        theta = learner.live.posterior.mean.numpy()
+        learned.append(error(learner, theta, transition, past))
+        nominal.append(error(learner, learner.dynamics.nominal_theta, transition, past))
+        learner.observe(transition)
+        past = np.vstack([transition.action.astype(float), past[:-1]])
+        events = [e for e in learner.take_events() if e.event != 'guard']
+        quiet = 0 if events else quiet + 1  # an event replays the window on another head
+        belief = learner.belief()
+        modes.append(belief.mode)
+        window = config.guard_window
+        if belief.mode == 'nominal':
+            np.testing.assert_allclose(belief.theta, learner.dynamics.nominal_theta, rtol=1e-6)
+        elif quiet >= window:
+            slack = 2 * len(tiny_prior.noise)
+            limit = config.guard_margin * sum(nominal[-window:]) + slack
+            assert sum(learned[-window:]) <= limit
+    assert 'nominal' in modes
+    assert 'learned' in modes
+
+
+def test_an_episode_ends_with_a_consolidation_that_keeps_the_present_regime(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 60, 0) + stream(LOSS, 120, 1, 60))
+    regime = learner.regime
+    learner.take_events()
+    last = stream(LOSS, 1, 2, 180)[0]
+    learner.observe(replace(last, flags=Flag.EPISODE_END))
+    event = learner.take_events()[-1]
+    assert event.event == 'consolidated'
+    assert learner.regime == regime
+    assert regime in event.detail['regimes']
+    # What was learned last is what memory now holds.
+    stored = learner.library.regimes[learner.library.names.index(regime)].head
+    assert stored is learner.live
+
+
+def test_consolidation_keeps_within_the_budget_and_forgets_nothing_else(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 60, 0) + stream(LOSS, 120, 1, 60), capacity=1)
+    assert len(learner.library.regimes) > 1
+    learner.consolidate()
+    assert learner.library.names == ['nominal']
+    assert learner.regime == 'new'
+    assert sum(learner.filter.probabilities.values()) == pytest.approx(1)
+    learned, nominal, _ = errors(learner, stream(LOSS, 30, 2, 180))
+    assert learned.mean() < 0.1 * nominal.mean()
+
+
+# ---------------------------------------------------------------------- intervals
+@pytest.mark.parametrize(
+    ('dof', 'quantile'),
+    [(11, 1.7959), (20, 1.7247), (30, 1.6973), (40, 1.6839), (60, 1.6706), (120, 1.6577)],
+)
+def test_interval_quantiles_are_those_of_the_table(dof, quantile):
+    assert student_quantile(dof) == pytest.approx(quantile, abs=1e-3)
+
+
+def test_ninety_percent_intervals_hold_nine_tenths_of_the_outcomes(tiny_prior):
+    learner, inside = live(tiny_prior, stream(LOSS, 100, 0)), []
+    for transition in stream(LOSS, 300, 1, 100):
+        learner.observe(transition)
+        inside.append(learner.report.inside)
+    assert 0.84 < np.mean(inside) < 0.95

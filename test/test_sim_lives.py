@@ -1,0 +1,157 @@
+"""What lives and pre-training rely on: feasible regimes, wide samples, noise that stays aligned.
+
+Only the interface that they use is used here.
+"""
+
+import numpy as np
+import pytest
+
+from lifelong_bayes_ros.experiments.schedule import load_life
+from lifelong_bayes_ros.robot.spec import load_robot
+from lifelong_bayes_ros_sim import make, robot_names, shift_from_dict
+from lifelong_bayes_ros_sim.shifts import Shift
+
+G = 9.81
+LONG = 12.0  # s, whole periods of every reference
+every_robot = pytest.mark.parametrize('name', robot_names())
+
+
+def merged(shifts: list[dict]) -> dict:
+    """Shifts of different kinds in one mapping; gains by actuator."""
+    found: dict = {'gain': {}, 'mass': 0.0, 'force': [0.0, 0.0], 'damping': 1.0}
+    for shift in shifts:
+        (kind, values), *_ = shift.items()
+        if kind == 'actuator_gain':
+            found['gain'][values['actuator']] = values['factor']
+        elif kind == 'damping':
+            found['damping'] = values['factor']
+        else:
+            found |= values
+    return found
+
+
+def quad_commands(path: np.ndarray, dt: float, change: dict) -> np.ndarray:
+    """Thrusts [n, 2] that fly a path [n, 2] of x and z: the planar quadrotor is flat in them."""
+    mass, drag = 1.0 + change['mass'], change['damping'] * np.array([0.1, 0.1, 0.005])
+    v = np.gradient(path, dt, axis=0)
+    force = mass * (np.gradient(v, dt, axis=0) + [0.0, G]) + drag[:2] * v - change['force']
+    q = np.gradient(np.arctan2(force[:, 0], force[:, 1]), dt)
+    couple = (0.012 * np.gradient(q, dt) + drag[2] * q) / 0.2
+    total = np.linalg.norm(force, axis=1)
+    return np.stack([total + couple, total - couple], axis=1) / 2
+
+
+def arm_commands(path: np.ndarray, dt: float, change: dict) -> np.ndarray:
+    """Joint torques [n, 2] along a path [n, 2] of joint angles, by the two-link equations."""
+    load = change['mass']
+    v = np.gradient(path, dt, axis=0)
+    a = np.gradient(v, dt, axis=0)
+    c1, c2, c12 = np.cos(path[:, 0]), np.cos(path[:, 1]), np.cos(path.sum(axis=1))
+    first = 1.0 * 0.2 + load * 0.4  # moment of mass of forearm and load about the elbow
+    far = 0.014 + 1.0 * 0.2**2 + load * 0.4**2
+    cross, near = 0.5 * first * c2, 0.032 + 1.5 * 0.25**2 + (1.0 + load) * 0.5**2
+    h = 0.5 * first * np.sin(path[:, 1])
+    elbow = (far + cross) * a[:, 0] + (far + 0.01) * a[:, 1] + h * v[:, 0] ** 2 + G * first * c12
+    shoulder = (near + far + 2 * cross + 0.02) * a[:, 0] + (far + cross) * a[:, 1]
+    shoulder += -h * (2 * v[:, 0] + v[:, 1]) * v[:, 1]
+    shoulder += G * ((1.5 * 0.25 + (1.0 + load) * 0.5) * c1 + first * c12)
+    return np.stack([shoulder, elbow], axis=1) + change['damping'] * np.array([0.5, 0.3]) * v
+
+
+@pytest.mark.parametrize('regime', 'ABCD')
+@pytest.mark.parametrize(('name', 'commands'), [('arm', arm_commands), ('quad', quad_commands)])
+def test_the_moving_reference_can_be_followed_in_every_regime(name, commands, regime):
+    """A tenth of the command range stays free at both ends; the simulator moves as reckoned."""
+    spec, shifts = load_robot(name), load_life(name).regimes[regime]
+    change = merged(shifts)
+    waves = list(spec.goal.track.values())
+    dt = 1e-3
+    angles = [2 * np.pi * np.arange(0.0, LONG, dt) / w.period + w.phase for w in waves]
+    path = np.stack([w.center + w.amplitude * np.sin(p) for w, p in zip(waves, angles)], axis=1)
+    gain = [change['gain'].get(action, 1.0) for action in spec.action_names]
+    needed = commands(path, dt, change) / gain
+    spare = 0.1 * (spec.action_high - spec.action_low)
+    inner = needed[10:-10]  # the ends of numeric derivatives are one-sided
+    assert np.all(inner > spec.action_low + spare), inner.min(axis=0)
+    assert np.all(inner < spec.action_high - spare), inner.max(axis=0)
+
+    if name == 'arm':  # its state is the path itself
+        env = make(name)
+        env.set_shifts([shift_from_dict(shift) for shift in shifts])
+        states = np.concatenate([path, np.gradient(path, dt, axis=0)], axis=1)
+        period = round(spec.period / dt)
+        first = np.arange(100, 10_000, 100)
+        u = needed[first + period // 2]  # held for a period: best at its middle
+        after = env.one_step(states[first], u, np.repeat(u[:, None], 3, axis=1))
+        np.testing.assert_allclose(after[:, 2:], states[first + period, 2:], atol=0.03)
+
+
+@every_robot
+def test_samples_cover_the_task_and_well_beyond(name):
+    env, spec, rng = make(name), load_robot(name), np.random.default_rng(0)
+    states, actions = env.sample_states(rng, 4000), env.sample_actions(rng, 4000)
+    tracked = list(spec.goal.track)
+    speeds = [c.derivative_of for c in spec.state]
+    positions, rates = spec.reference(0, steps=round(LONG / spec.period))
+    for visited, columns, share in (
+        (positions, spec.index(tracked), 0.5),
+        (rates, [speeds.index(channel) for channel in tracked], 1.0),
+    ):
+        inner, outer = np.quantile(states[:, columns], [0.02, 0.98], axis=0)
+        margin = share * np.ptp(visited, axis=0) / 2
+        assert np.all(inner < visited.min(axis=0) - margin)
+        assert np.all(outer > visited.max(axis=0) + margin)
+    place = (actions - spec.action_low) / (spec.action_high - spec.action_low)
+    for column in place.T:
+        assert np.histogram(column, 10, (0, 1))[0].min() > 0.03 * len(column)
+    near = np.abs(actions - spec.neutral) < 0.3 * spec.action_half_range
+    assert near.all(axis=1).mean() > 0.2  # 0.09 if all were uniform
+
+
+def test_the_quads_samples_are_tilted_but_not_turned_over():
+    tilt = np.abs(make('quad').sample_states(np.random.default_rng(0), 4000)[:, 2])
+    assert 0.9 < np.quantile(tilt, 0.98) < tilt.max() < 1.4
+
+
+@every_robot
+def test_the_task_family_spans_its_ranges(name):
+    """So it holds what the lives do, but not their delays or noisy sensors."""
+    env, rng = make(name), np.random.default_rng(0)
+    members = [env.family(rng) for _ in range(400)]
+    seen: dict[str, list[Shift]] = {}
+    for shift in (shift for member in members for shift in member):
+        seen.setdefault(getattr(shift, 'actuator', shift.kind), []).append(shift)
+    assert set(seen) == {*env.ACTION, 'payload', 'wind', 'damping', 'friction'}
+    assert all(0.3 < len(shifts) / len(members) < 0.7 for shifts in seen.values())
+    for actuator in env.ACTION:
+        factors = [shift.factor for shift in seen[actuator]]
+        assert 0.4 <= min(factors) < 0.45 and 1.15 < max(factors) <= 1.2
+    factors = [shift.factor for shift in seen['damping']]
+    assert 0.5 <= min(factors) < 0.6 and 4.5 < max(factors) <= 5.0
+    wind = np.array([shift.force for shift in seen['wind']])
+    masses = [shift.mass for shift in seen['payload']]
+    for regime in load_life(name).regimes.values():
+        change = merged(regime)
+        assert change['mass'] < max(masses)
+        assert np.all(wind.min(axis=0) < change['force'])
+        assert np.all(wind.max(axis=0) > change['force'])
+
+
+@every_robot
+@pytest.mark.parametrize(
+    'shift',
+    [{'payload': {'mass': 0.2}}, {'delay': {'steps': 2}}, {'sensor_noise': {'factor': 3.0}}],
+    ids=str,
+)
+def test_noise_streams_stay_aligned_whatever_the_shifts(name, shift):
+    """Runs with one seed differ by their shifts, not by their luck, also after a crash."""
+    plain, shifted, spec = make(name), make(name), load_robot(name)
+    factor = shift.get('sensor_noise', {}).get('factor', 1.0)
+    readings = [
+        (plain.reset(seed=4), shifted.reset(seed=4, options={'shifts': [shift_from_dict(shift)]}))
+    ]
+    actions = plain.sample_actions(np.random.default_rng(0), 60)
+    readings += [(plain.step(action), shifted.step(action)) for action in actions]
+    for one, two in readings:
+        noise = [spec.wrap(run[0] - run[-1]['state']) for run in (one, two)]
+        np.testing.assert_allclose(noise[1], factor * noise[0], atol=1e-12)
