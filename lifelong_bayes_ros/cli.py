@@ -116,14 +116,16 @@ def up(args: argparse.Namespace) -> int:
     """Start the nodes where there is no `launch`."""
     from .nodes.bringup import up as start
 
-    return start(args)
+    return start(args.robot, args.sim, args.seed, args.state_dir, args.domain_id)
 
 
 def bench(args: argparse.Namespace) -> int:
     """Print figures."""
     from .experiments.bench import run_bench
 
-    return deliver(run_bench(args.what, args.robot), args.json)
+    with status_bar() as status:
+        report = run_bench(args.what, args.robot, status)
+    return deliver(report, args.json)
 
 
 def parser() -> argparse.ArgumentParser:

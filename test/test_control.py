@@ -193,6 +193,9 @@ def slow_cost(spec, states, actions, previous, stamp_ns):
 @pytest.mark.parametrize('seed', range(3))
 def test_the_cost_is_the_one_that_the_robot_file_describes(robot, seed):
     spec, rng = load_robot(robot), np.random.default_rng(seed)
+    # All terms of like size, so that none hides behind the others.
+    weights = spec.cost.model_copy(update={'action': 300.0, 'action_rate': 200.0})
+    spec = spec.model_copy(update={'cost': weights})
     states = rng.normal(size=(8, 7, len(spec.state))).astype(np.float32) * 4
     actions = rng.uniform(spec.action_low, spec.action_high, (8, 7, len(spec.action)))
     actions, stamp_ns = actions.astype(np.float32), int(rng.integers(10**18))

@@ -59,7 +59,7 @@ def test_the_same_seed_and_stream_give_the_same_belief_bit_for_bit(tiny_prior):
     first, second = live(tiny_prior, steps), live(tiny_prior, steps)
     assert first.digest() == second.digest()
     assert_same_belief(first.belief(), second.belief())
-    assert first.take_events() == second.take_events()
+    assert [e.event for e in first.take_events()] == [e.event for e in second.take_events()]
     assert live(tiny_prior, steps[:-1]).digest() != first.digest()
 
 

@@ -251,13 +251,15 @@ def test_a_merge_that_would_cost_a_memory_is_rolled_back(monkeypatch):
 
 
 def test_nominal_is_never_merged_nor_pruned():
-    twin = regime('r1', DYNAMICS.nominal_theta, 1, count=200)
-    lib = library(twin, regime('r2', plant(2), 2, count=100))
-    lib.regimes[0] = regime('nominal', DYNAMICS.nominal_theta, 3, count=20)
-    for capacity in (12, 2, 1):
-        result = run(lib, capacity)
-        assert result.library.regimes[0] is lib.regimes[0]
-        assert len(result.library.regimes) == min(3, capacity)
+    twins = [regime(n, plant(0), i, count=200) for n, i in (('nominal', 1), ('r1', 2))]
+    others = library(regime('r2', plant(2), 2), regime('r3', plant(3), 3))
+    for lib in (Library(twins, 1), others):
+        for capacity in (12, 2, 1):
+            result = run(lib, capacity)
+            assert result.accepted
+            assert result.merged == []
+            assert result.library.regimes[0] is lib.regimes[0]
+            assert len(result.library.regimes) == min(len(lib.regimes), capacity)
 
 
 def test_the_least_seen_regimes_are_pruned_to_the_capacity():

@@ -180,7 +180,7 @@ def test_one_step_does_not_disturb_the_life(name, kind):
 
 @every_robot
 def test_one_step_leaves_its_arguments_and_takes_rows_one_by_one(name):
-    robot = make(name)
+    robot = make_with(name, [Friction(0.3)])  # so that MuJoCo's solver has something to iterate
     arguments = batch(robot)
     copies = [a.copy() for a in arguments]
     together = robot.one_step(*arguments)
@@ -848,7 +848,7 @@ def test_shipped_lives_start_at_home_and_come_back(name):
 
 @pytest.mark.parametrize(('name', 'regime'), REGIMES)
 def test_regimes_are_feasible_with_a_margin(name, regime):
-    """Commands by hand that hold the robot still stay 10 % within the limits, and they do."""
+    """Commands by hand hold the robot still, 10 % of the range or more from the limits."""
     life = load_life(name)
     shifts = [shift_from_dict(s) for s in life.regimes[regime]]
     robot = make_with(life.robot, shifts)
@@ -865,8 +865,9 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
         poses = [[*q, 0.0, 0.0] for q in angles]
         holding = [arm_gravity(*q, payload) - arm_wind(*q, payload, wind) for q in angles]
     states, actions = np.array(poses), np.array(holding) / gain
-    middle = (spec.action_high + spec.action_low) / 2
-    assert (np.abs(actions - middle) <= 0.9 * spec.action_half_range).all()
+    margin = 0.1 * (spec.action_high - spec.action_low)
+    assert (actions >= spec.action_low + margin).all()
+    assert (actions <= spec.action_high - margin).all()
     before = np.tile(actions[:, None], (1, robot.max_delay, 1))
     np.testing.assert_allclose(robot.one_step(states, actions, before), states, atol=1e-9)
 

@@ -158,7 +158,7 @@ def fit_nominal(
 
 def _ridge(phi: np.ndarray, y: np.ndarray, strength: float) -> np.ndarray:
     gram = phi.T @ phi + strength * np.eye(phi.shape[1])
-    return np.linalg.solve(gram, phi.T @ y).T
+    return np.ascontiguousarray(np.linalg.solve(gram, phi.T @ y).T)
 
 
 def _covariance(
@@ -258,5 +258,6 @@ def _train_trunk(
     trunk = Trunk(encoder, mean, std, **arrays, whiten=np.eye(size))
     phi = trunk.raw(regimes[0].x, regimes[0].u)
     lower = np.linalg.cholesky(phi.T @ phi / len(phi) + 1e-3 * np.eye(size))
-    whiten = np.linalg.inv(lower).T
+    # The layout a file gives back: products in another one differ in their last bits.
+    whiten = np.ascontiguousarray(np.linalg.inv(lower).T)
     return Trunk(encoder, mean, std, **arrays, whiten=whiten), scale, precision

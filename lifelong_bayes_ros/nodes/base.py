@@ -261,15 +261,15 @@ class BaseNode(LifecycleNode):
     def _wait_for_readers(self) -> None:
         """Wait until those who must not miss a message of ours are matched."""
         peers = self.value('wait_for').split(',')
-        for topic, publisher in self._offered:
+        for topic, _ in self._offered:
             readers = {node for node in (*topic.readers, RECORDER) if node in peers}
             while missing := readers - {
-                info.node_name for info in self.get_subscriptions_info_by_topic(publisher.topic)
+                info.node_name for info in self.get_subscriptions_info_by_topic(topic.name)
             }:
                 if self.stop.is_set():
                     raise KeyboardInterrupt
                 self.get_logger().warning(
-                    f'waiting for {sorted(missing)} to subscribe to {publisher.topic}',
+                    f'waiting for {sorted(missing)} to subscribe to {topic.name}',
                     throttle_duration_sec=5.0,
                     skip_first=True,
                 )

@@ -19,9 +19,11 @@ from typing import IO, Any
 
 import rclpy
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.task import Future
 
 from ..errors import UserError
 from .base import PARENT
@@ -85,7 +87,7 @@ class Bringup:
             os.environ.update(before)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[str, Client] = {}
 
     def __enter__(self) -> Bringup:
         return self
@@ -150,17 +152,37 @@ class Bringup:
         deadline = time.monotonic() + seconds
         calls = {}
         for name in names:
-            if name not in self._clients:
-                service = f'{NAMESPACE}/{name}/change_state'
-                self._clients[name] = self.node.create_client(ChangeState, service)
-            client = self._clients[name]
-            self._wait(client.service_is_ready, deadline, [name], f'{label}: no service')
+            self._wait(self._answers(name), deadline, [name], f'{label}: the node does not answer')
             request = ChangeState.Request(transition=Transition(id=transition))
-            calls[name] = client.call_async(request)
+            calls[name] = self._client(ChangeState, f'{name}/change_state').call_async(request)
         for name, call in calls.items():
-            self._wait(call.done, deadline, calls, f'{label}: no answer')
+            self._wait(call.done, deadline, calls, f'{label}: not done')
             if not call.result().success:
                 raise UserError(f'{name} did not {label}:\n{self.reason(name)}')
+
+    def _answers(self, name: str) -> Callable[[], bool]:
+        """Whether a node answers, asked again and again.
+
+        A service that is there may still be that of a process that was killed: DDS forgets it
+        only after a while, and what is asked of it gets lost.
+        """
+        client = self._client(GetState, f'{name}/get_state')
+        calls: list[Future] = []
+        asked = 0.0
+
+        def answers() -> bool:
+            nonlocal asked
+            if time.monotonic() > asked + 0.5:
+                asked = time.monotonic()
+                calls.append(client.call_async(GetState.Request()))
+            return any(call.done() for call in calls)
+
+        return answers
+
+    def _client(self, kind: type, service: str) -> Client:
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, f'{NAMESPACE}/{service}')
+        return self._clients[service]
 
     def _wait(
         self, done: Callable[[], bool], deadline: float, names: Iterable[str], what: str

@@ -1,7 +1,6 @@
 """ROS messages and what they mean to the core, both ways. Pure functions.
 
-Numbers survive exactly: float64 fields hold float64, and integers that float32 cannot hold (times
-in nanoseconds, sequence numbers) travel as 16-bit words.
+Numbers survive exactly; how the numbers of a transition are laid out is in `robot.wire`.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from std_msgs.msg import (
 )
 
 from ..errors import UserError
+from ..robot import wire
 from ..robot.spec import RobotSpec
-from ..robot.transitions import Flag, Transition
+from ..robot.transitions import Transition
 from .topics import STATE_TYPES
 
 AXES = 'xyz'
@@ -258,42 +258,10 @@ def _turn(q: tuple[float, float, float, float], v: Sequence[float]) -> tuple[flo
 
 
 # ---------------------------------------------------------------------- transitions
-def _sizes(spec: RobotSpec) -> dict[str, int]:
-    ds, da = len(spec.state), len(spec.action)
-    return {
-        's': ds,
-        'a': da,
-        's_next': ds,
-        'dt': 1,
-        'flags': 1,
-        'sequence': 2,
-        'episode': 1,
-        'stamp': 4,
-    }
-
-
 def transition_to_msg(spec: RobotSpec, transition: Transition) -> Float32MultiArray:
-    """A transition as labelled parts, one dimension of the layout each, one after another.
-
-    `s`, `a`, `s_next` in the order of the robot file; `dt` in seconds; `flags` of
-    `robot.transitions.Flag`; `sequence` (2) and `stamp` (4, nanoseconds) in 16-bit words, the most
-    significant one first.
-    """
-    parts = {
-        's': transition.state,
-        'a': transition.action,
-        's_next': transition.next_state,
-        'dt': [transition.dt],
-        'flags': [transition.flags],
-        'sequence': _words(transition.sequence, 2),
-        'episode': [transition.episode],
-        'stamp': _words(transition.stamp_ns, 4),
-    }
-    data = np.concatenate(list(parts.values()), dtype=np.float32, casting='unsafe')
-    return Float32MultiArray(
-        layout=_layout({label: len(part) for label, part in parts.items()}),
-        data=array('f', data.tobytes()),
-    )
+    """A transition as labelled parts, one dimension of the layout each, one after another."""
+    data = array('f', wire.encode(transition).tobytes())
+    return Float32MultiArray(layout=_layout(wire.sizes(spec)), data=data)
 
 
 def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transition:
@@ -302,52 +270,13 @@ def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transiti
     Raises:
         UserError: its layout is not that of this robot.
     """
-    sizes = _sizes(spec)
-    _check_layout(sizes, message, f'transition of robot {spec.name}')
-    data = np.array(message.data, dtype=np.float32)
-    part = dict(zip(sizes, np.split(data, np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    return Transition(
-        part['s'],
-        part['a'],
-        part['s_next'],
-        float(part['dt'][0]),
-        _from_words(part['stamp']),
-        Flag(int(part['flags'][0])),
-        _from_words(part['sequence']),
-        int(part['episode'][0]),
-    )
-
-
-def _words(number: int, count: int) -> list[int]:
-    return [(number >> 16 * k) & 0xFFFF for k in reversed(range(count))]
-
-
-def _from_words(words: np.ndarray) -> int:
-    number = 0
-    for word in words:
-        number = number << 16 | int(word)
-    return number
+    return wire.decode(spec, message)
 
 
 def _layout(sizes: Mapping[str, int]) -> MultiArrayLayout:
     return MultiArrayLayout(
         dim=[MultiArrayDimension(label=k, size=n, stride=n) for k, n in sizes.items()]
     )
-
-
-def _check_layout(sizes: Mapping[str, int], message: Any, what: str) -> None:
-    got = {d.label: d.size for d in message.layout.dim}
-    for label, size in sizes.items():
-        if got.get(label) != size:
-            raise UserError(
-                f'{what}: {label} has size {got.get(label, "none")}, expected {size}; '
-                'start all nodes with the same robot file'
-            )
-    if list(got) != list(sizes) or len(message.data) != sum(sizes.values()):
-        raise UserError(
-            f'{what}: has {len(message.data)} numbers as {list(got)}, '
-            f'expected {sum(sizes.values())} as {list(sizes)}'
-        )
 
 
 # ---------------------------------------------------------------------- named channels
@@ -380,7 +309,7 @@ def command_from_msg(spec: RobotSpec, message: Float64MultiArray) -> np.ndarray:
         UserError: wrong size or names, or not finite.
     """
     if message.layout.dim:
-        _check_layout(dict.fromkeys(spec.action_names, 1), message, 'command')
+        wire.check_layout(dict.fromkeys(spec.action_names, 1), message, 'command')
     command = np.array(message.data)
     return _checked_command(spec, command)
 

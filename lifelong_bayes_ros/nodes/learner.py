@@ -180,7 +180,10 @@ class LearnerNode(BaseNode):
     def _publish_events(self) -> None:
         for event in self.learner.take_events():
             self._publish_event(event)
-            self.memory_due |= event.event == 'consolidated'
+            if event.event == 'consolidated':
+                self.memory_due = True
+                if self.folder is not None:  # so that a crash costs one episode at most
+                    self._save()
 
     def _publish_event(self, event: Event) -> None:
         self.events.publish(event_to_msg(event.event, event.stamp_ns, event.step, event.detail))

@@ -70,7 +70,7 @@ class SimRobot(BaseNode):
         self.step = 0
         self.done = False
         self.late = 0  # steps in real time for which no new command had come
-        self.answered = False
+        self.latency: float | None = None  # s of wall time from the newest state to its answer
         self.command = self.spec.neutral
         self.shifts = self._wanted_shifts()
         options = {'shifts': self._objects(self.shifts)}
@@ -90,16 +90,20 @@ class SimRobot(BaseNode):
     # ------------------------------------------------------------------ commands
     def _on_command(self, message: Any) -> None:
         self.command = command_from_msg(self.spec, message)
-        self.answered = True
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        if self.latency is None:
+            self.latency = time.monotonic() - self.sent_at
 
     def _tick(self) -> None:
-        self.late += not self.answered
-        self.answered = False
+        self.late += self.latency is None
         self._step(self.command)
 
     def _on_action(self, message: Any) -> None:
         stamp_ns, command = action_from_msg(self.spec, message)
         if stamp_ns == self.env.stamp_ns:
+            self._note_answer()
             self._step(command)
         else:
             self.counts['action for an old state'] += 1
@@ -127,6 +131,7 @@ class SimRobot(BaseNode):
             'score': float(score),
             'crashed': bool(info['crashed']),
             'late': self.late,
+            'latency': self.latency,
             'state': np.asarray(info['state']).tolist(),
             'done': self.done,
         }
@@ -142,6 +147,7 @@ class SimRobot(BaseNode):
         stamp_ns = self.env.stamp_ns
         self.clock.publish(Clock(clock=to_stamp(stamp_ns)))
         self.messages = state_messages(self.spec, stamp_ns, x)
+        self.latency = None
         self._send()
 
     def _send(self) -> None:
