@@ -35,7 +35,7 @@ def error(learner, theta, transition, past):
 
 def errors(learner, transitions):
     """One-step errors of the learned and the nominal model along a stream, and the events."""
-    learned, nominal, events, past = [], [], [], learner._past
+    learned, nominal, events, past = [], [], [], learner.past
     for transition in transitions:
         theta = learner.live.posterior.mean.numpy()
         learned.append(error(learner, theta, transition, past))
@@ -186,7 +186,7 @@ def test_a_spoilt_transition_is_counted_and_changes_nothing(tiny_prior, name):
 def test_commands_before_a_gap_are_not_taken_for_the_last_ones(tiny_prior):
     steps = stream(HOME, 4, 0)
     learner = live(tiny_prior, [*steps[:2], replace(steps[2], flags=Flag.GAP), steps[3]])
-    np.testing.assert_array_equal(learner._past, [steps[3].action, QUAD.neutral])
+    np.testing.assert_array_equal(learner.past, [steps[3].action, QUAD.neutral])
     past = learner._recent[-1].sample.past
     np.testing.assert_array_equal(past, np.float32(learner.dynamics.history()))
 

@@ -269,3 +269,13 @@ def test_the_least_seen_regimes_are_pruned_to_the_capacity():
     assert result.pruned == ['r2', 'r4']
     assert result.library.names == ['nominal', 'r1', 'r3']
     assert result.library.named == lib.named
+
+
+def test_samples_that_turned_out_to_belong_elsewhere_are_taken_out():
+    rng = np.random.default_rng(0)
+    reservoir = Reservoir(capacity=8)
+    for stamp in range(6):
+        empty = np.zeros(1, np.float32)
+        reservoir.add(Sample(empty, empty, empty[None], empty, stamp, 0), rng)
+    reservoir.drop_since(4)
+    assert [s.stamp_ns for s in reservoir.samples] == [0, 1, 2, 3]

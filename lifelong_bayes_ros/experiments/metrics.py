@@ -41,7 +41,7 @@ def t90(ours: np.ndarray, oracle: np.ndarray, window: int = 25, hold: int = 50) 
         ours: scores from a shift on.
         oracle: the oracle's scores at the same steps.
         window: length of the running mean.
-        hold: steps that it must stay there; fewer at the end of the phase.
+        hold: steps that it must stay there, within the phase.
     """
     kernel = np.ones(window) / window
     good = np.convolve(ours, kernel, 'valid') >= 0.9 * np.convolve(oracle, kernel, 'valid')

@@ -66,7 +66,7 @@ def _cached(
         'shifts': shifts,
         'seed': seed,
         'config': asdict(config),
-        'code': _code_hash([Path(pretraining.__file__).parent, Path(sim.__file__).parent]),
+        'code': _code_hash(Path(sim.__file__).parent),
     }
 
     def make() -> Prior:
@@ -79,15 +79,13 @@ def _cached(
     return cached_prior(key, make)[0]
 
 
-def _code_hash(folders: list[Path]) -> str:
-    """Hash of what decides the result besides the settings: simulator, pre-training, optimizer."""
+def _code_hash(simulator: Path) -> str:
+    """Hash of the code that decides the result: simulator, pre-training, BLR, trunk."""
+    package = Path(pretraining.__file__).parents[1]
+    files = [Path(pretraining.__file__), package / 'dynamics' / 'trunk.py']
+    files += sorted((package / 'blr').glob('*.py'))
+    files += [f for f in sorted(simulator.iterdir()) if f.suffix in ('.py', '.xml')]
     sha = hashlib.sha256()
-    files = [
-        Path(pretraining.__file__),
-        Path(pretraining.__file__).parents[1] / 'blr' / 'optimizer.py',
-        Path(pretraining.__file__).parents[1] / 'dynamics' / 'trunk.py',
-    ]
-    files += [f for f in sorted(folders[1].iterdir()) if f.suffix in ('.py', '.xml')]
     for file in files:
         sha.update(file.name.encode())
         sha.update(file.read_bytes())

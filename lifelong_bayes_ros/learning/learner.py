@@ -130,16 +130,16 @@ class Learner:
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
-        self._past = self.dynamics.history()
-        self._age = 0  # steps since the live head was born or recalled
+        self.past = self.dynamics.history()
+        self.age = 0  # steps since the live head was born or recalled
         self._since_event = self.config.watch
         self._since_soft = self.config.watch
         self._tempers: deque[int] = deque(maxlen=3)
         self._level = 0
-        self._waiting = Reservoir(self.config.reservoir)  # of a regime not yet stored
+        self.waiting = Reservoir(self.config.reservoir)  # of a regime not yet stored
         self._recent: deque[_Step] = deque(maxlen=self.config.watch)
         self._snapshots: deque[Head] = deque(maxlen=self.config.purge + 8)
-        self._draws = self._nominal_draws
+        self.draws = self._nominal_draws
 
     # ------------------------------------------------------------------ the way of the data
     def observe(self, transition: Transition) -> None:
@@ -150,26 +150,26 @@ class Learner:
         values = (transition.state, transition.action, transition.next_state)
         if not transition.usable:
             self.skipped['not usable'] += 1
-            self._past = self.dynamics.history()
+            self.past = self.dynamics.history()
         elif not all(bool(np.isfinite(v).all()) for v in values):
             self.skipped['not finite'] += 1
-            self._past = self.dynamics.history()
+            self.past = self.dynamics.history()
         elif self._is_far(transition):
             self.skipped['out of range'] += 1
-            self._past = self.dynamics.history()
+            self.past = self.dynamics.history()
         else:
-            past, u = self._past, transition.action.astype(float)
-            self._past = np.vstack([u, past[:-1]])
+            past, u = self.past, transition.action.astype(float)
+            self.past = np.vstack([u, past[:-1]])
             if self.learning:
                 self._learn(transition, past)
-        if transition.ends_episode:
+        if transition.ends_episode and self.learning:
             self.consolidate()
         self.report.seconds = time.perf_counter() - started
 
     def belief(self) -> Belief:
         """The Belief as it stands."""
         head = self.nominal if self.guarded else self.live
-        draws = self._nominal_draws if self.guarded else self._draws
+        draws = self._nominal_draws if self.guarded else self.draws
         name = NOMINAL if self.guarded else self.regime
         return Belief(
             stamp_ns=self.stamp_ns,
@@ -251,7 +251,7 @@ class Learner:
             transition.episode,
         )
         self.learned += 1
-        self._age += 1
+        self.age += 1
         self._since_event += 1
         self._since_soft += 1
         self._snapshots.append(self.live)
@@ -280,7 +280,7 @@ class Learner:
         elif not self._recall_later():
             self._soften()
             self._settle()
-        if self._age % REDRAW == 0:
+        if self.age % REDRAW == 0:
             self._redraw()
         self._guard()
 
@@ -290,7 +290,7 @@ class Learner:
         noise = np.sqrt(self.live.noise.variance)[:, None]
         jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
         gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
-        self._draws = self._draws - gain @ (design @ self._draws + jitter)
+        self.draws = self.draws - gain @ (design @ self.draws + jitter)
         self.live = self.live.update(design, prediction)
 
     def _filter(self, step: _Step) -> None:
@@ -314,7 +314,7 @@ class Learner:
 
     def _remember(self, sample: Sample) -> None:
         if self.identity is None:
-            self._waiting.add(sample, self.rng)
+            self.waiting.add(sample, self.rng)
         else:
             self.library.regimes[self.identity].reservoir.add(sample, self.rng)
 
@@ -358,7 +358,7 @@ class Learner:
 
     def _recall(self, index: int, steps: int, gain: float) -> None:
         if index != self.identity:
-            self._commit(self._snapshot(steps))
+            self._leave(steps)
         regime = self.library.regimes[index]
         posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
         self.live = Head(posterior, regime.head.noise.hold())
@@ -368,8 +368,7 @@ class Learner:
         self._event('recall', regime=regime.name, left=before, nats=round(gain, 2), steps=steps)
 
     def _temper(self, steps: int, nis: float) -> None:
-        snapshot = self._snapshot(steps)
-        self._commit(snapshot)
+        snapshot = self._leave(steps)
         lately = [t for t in self._tempers if self.learned - t <= 40]
         self._level = min(self._level + 1, 2) if lately else 0
         self._tempers.append(self.learned)
@@ -379,7 +378,7 @@ class Learner:
         self.live = Head(Gaussian(self.family.mean, covariance), snapshot.noise.hold())
         before = self.regime
         self.identity = None
-        self._waiting = Reservoir(self.config.reservoir)
+        self.waiting = Reservoir(self.config.reservoir)
         self._reborn(steps)
         self._event('shift', left=before, nis=round(nis, 2), steps=steps, level=self._level)
 
@@ -395,17 +394,22 @@ class Learner:
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.surprise.reset()
         self._snapshots.clear()
-        self._age = steps
+        self.age = steps
         self._since_event = steps
 
-    def _snapshot(self, steps: int) -> Head:
-        """The live head as it was before the steps since the change, purged with a margin."""
+    def _leave(self, steps: int) -> Head:
+        """Commit the live head as it was before the steps since the change, with a margin."""
         back = max(steps, self.config.purge)
-        return self._snapshots[-min(back, len(self._snapshots))]
+        snapshot = self._snapshots[-min(back, len(self._snapshots))]
+        self._commit(snapshot)
+        if self.identity is not None:
+            reservoir = self.library.regimes[self.identity].reservoir
+            reservoir.drop_since(list(self._recent)[-steps].sample.stamp_ns)
+        return snapshot
 
     def _commit(self, head: Head) -> None:
         """Keep what a head learned, if it lived long enough to be worth it."""
-        if self.identity is not None and self._age >= self.config.store_age:
+        if self.identity is not None and self.age >= self.config.store_age:
             self.library.commit(self.identity, head)
 
     def _soften(self) -> None:
@@ -424,14 +428,14 @@ class Learner:
     def _settle(self) -> None:
         """Give a calm, mature head its identity: a stored regime, or a new one."""
         need = self.config.store_age
-        if (self.identity or 0) > 0 or self._age < need or not self.surprise.calm:
+        if (self.identity or 0) > 0 or self.age < need or not self.surprise.calm:
             return
         window = list(self._recent)[-need:]
         if len(window) < need:
             return
         best, lead = self._best_of_window(window)
         if lead > self.config.store_nats:
-            reservoir = self._waiting
+            reservoir = self.waiting
             if self.identity is not None:
                 reservoir = Reservoir(self.config.reservoir)
                 for step in window:
@@ -488,11 +492,11 @@ class Learner:
         self.live = self.live.replace(posterior=posterior)
         pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
         signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
-        self._draws = (1 - share) ** 0.5 * self._draws + share**0.5 * signs * pick
+        self.draws = (1 - share) ** 0.5 * self.draws + share**0.5 * signs * pick
 
     def _redraw(self) -> None:
         fresh = self._tensor(self.rng.standard_normal((self.live.posterior.size, DRAWS)))
-        self._draws = self.live.posterior.factor() @ fresh
+        self.draws = self.live.posterior.factor() @ fresh
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float64, device=self.device)

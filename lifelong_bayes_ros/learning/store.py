@@ -73,13 +73,13 @@ def save_state(learner: Learner, folder: Path) -> None:
     The short window of the last transitions that the surprise test looks at is not kept: after a
     resume it fills again, as at the start of a life.
     """
-    arrays: dict[str, np.ndarray] = {'draws': learner._draws.cpu().numpy()}
-    arrays['past'] = learner._past
+    arrays: dict[str, np.ndarray] = {'draws': learner.draws.cpu().numpy()}
+    arrays['past'] = learner.past
     heads = {'live': learner.live} | {r.name: r.head for r in learner.library.regimes}
     for name, head in heads.items():
         arrays |= _head_arrays(f'head.{name}', head)
     reservoirs = {r.name: r.reservoir for r in learner.library.regimes}
-    reservoirs['waiting'] = learner._waiting
+    reservoirs['waiting'] = learner.waiting
     for name, reservoir in reservoirs.items():
         arrays |= _reservoir_arrays(f'reservoir.{name}', reservoir)
     meta = {
@@ -96,7 +96,7 @@ def save_state(learner: Learner, folder: Path) -> None:
         'seen': {name: r.seen for name, r in reservoirs.items()},
         'probabilities': learner.filter.probabilities,
         'surprise': [learner.surprise.fast, learner.surprise.slow],
-        'age': learner._age,
+        'age': learner.age,
         'guarded': learner.guarded,
         'rng': learner.rng.bit_generator.state,
         'digest': learner.digest(),
@@ -137,14 +137,14 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
         [Regime(n, head(n), reservoir(n)) for n in meta['names']], meta['named']
     )
     learner.live = head('live')
-    learner._waiting = reservoir('waiting')
-    learner._draws = torch.tensor(arrays['draws'], device=learner.device)
-    learner._past = arrays['past']
+    learner.waiting = reservoir('waiting')
+    learner.draws = torch.tensor(arrays['draws'], device=learner.device)
+    learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
     learner.filter.probabilities = meta['probabilities']
     learner.surprise.fast, learner.surprise.slow = meta['surprise']
-    learner._age = meta['age']
+    learner.age = meta['age']
     learner.guarded = meta['guarded']
     learner.rng.bit_generator.state = meta['rng']
     if learner.digest() != meta['digest']:

@@ -41,6 +41,10 @@ class Reservoir:
         if slot < self.capacity:
             self.samples[slot] = sample
 
+    def drop_since(self, stamp_ns: int) -> None:
+        """Take out samples from this time on: they turned out to belong elsewhere."""
+        self.samples = [s for s in self.samples if s.stamp_ns < stamp_ns]
+
     def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
         """A reservoir of both streams, as if it had seen one after the other."""
         pools = [list(self.samples), list(other.samples)]

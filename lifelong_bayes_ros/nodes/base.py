@@ -77,7 +77,7 @@ ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (
 SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
-ACK_SECONDS = 1.0
+ACK_SECONDS = 0.5
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 

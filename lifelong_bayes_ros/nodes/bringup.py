@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -77,14 +77,9 @@ class Bringup:
             PARENT: str(os.getpid()),
         }
         self.context = Context()
-        before = dict(os.environ)
-        try:
-            os.environ.update(PRIVATE if private else {})
+        with environment(PRIVATE if private else {}):
             self.context.init(domain_id=domain_id)
             self.node = rclpy.create_node('bringup', namespace=NAMESPACE, context=self.context)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Client] = {}
@@ -258,6 +253,21 @@ def signal_group(group: int, number: int) -> None:
     """Signal a process group, if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of this process, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def claim_domain() -> tuple[int, IO]:

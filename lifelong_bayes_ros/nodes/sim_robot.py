@@ -59,17 +59,17 @@ class SimRobot(BaseNode):
         self.clock = self.advertise(topics.CLOCK)
         self.truth = self.advertise(topics.REGIME)
         self.serve(Trigger, '~/reset', self._on_reset)
+        self.listen(topics.ACTION, self._on_action)
         if self.realtime:
             self.listen(topics.command_topic(self.spec), self._on_command)
             self.every(self.spec.period, self._tick)
         else:
-            self.listen(topics.ACTION, self._on_action)
             self.every(RESEND / 2, self._resend)
 
     def activate(self) -> None:
         self.step = 0
         self.done = False
-        self.late = 0  # steps in real time for which no new command had come
+        self.late = 0  # steps in real time that began before the newest state was answered
         self.latency: float | None = None  # s of wall time from the newest state to its answer
         self.command = self.spec.neutral
         self.shifts = self._wanted_shifts()
@@ -78,23 +78,12 @@ class SimRobot(BaseNode):
         self._publish(observation)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        return (
-            OK,
-            'life is over' if self.done else self._regime(),
-            {
-                'step': self.step,
-                'late': self.late,
-            },
-        )
+        figures = {'step': self.step, 'late': self.late}
+        return OK, 'life is over' if self.done else self._regime(), figures
 
     # ------------------------------------------------------------------ commands
     def _on_command(self, message: Any) -> None:
         self.command = command_from_msg(self.spec, message)
-        self._note_answer()
-
-    def _note_answer(self) -> None:
-        if self.latency is None:
-            self.latency = time.monotonic() - self.sent_at
 
     def _tick(self) -> None:
         self.late += self.latency is None
@@ -102,15 +91,17 @@ class SimRobot(BaseNode):
 
     def _on_action(self, message: Any) -> None:
         stamp_ns, command = action_from_msg(self.spec, message)
-        if stamp_ns == self.env.stamp_ns:
-            self._note_answer()
-            self._step(command)
-        else:
+        if stamp_ns != self.env.stamp_ns:
             self.counts['action for an old state'] += 1
+            return
+        if self.latency is None:
+            self.latency = time.monotonic() - self.sent_at
+        if not self.realtime:
+            self._step(command)
 
     def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         self._publish(self.env.recover())
-        return True, 'at rest on the reference'
+        return True, 'on the reference again'
 
     # ------------------------------------------------------------------ one step
     def _step(self, command: np.ndarray) -> None:
