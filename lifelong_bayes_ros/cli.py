@@ -105,10 +105,12 @@ def replay(args: argparse.Namespace) -> int:
             f'{outcome["speed"]:.1f} × real time'
         )
         print(f'posterior sha256 {outcome["digest"]}')
-        if outcome['recorded'] is None:
+        if outcome['equal'] is None:
             print('the bag holds no digest of the live posterior to compare with')
         else:
-            print('equal to the live posterior: ' + ('yes' if outcome['equal'] else 'NO'))
+            verdict = 'yes' if outcome['equal'] else 'NO'
+            times = len(outcome['recorded'])
+            print(f'equal to the live posterior at the {times} times that it was saved: {verdict}')
     return int(outcome['equal'] is False)
 
 

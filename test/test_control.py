@@ -328,8 +328,8 @@ def test_a_stale_belief_is_replaced_by_the_nominal_model_and_reported(tiny_prior
 def test_a_controller_without_a_usable_state_sends_the_safe_action_then_nothing(tiny_prior):
     controller = Controller(tiny_prior.dynamics)
     for _ in range(QUAD.safe_action.ticks):
-        np.testing.assert_array_equal(controller.idle(), np.float32(QUAD.neutral))
-    assert controller.idle() is None
+        np.testing.assert_array_equal(controller.safety.safe_action(), np.float32(QUAD.neutral))
+    assert controller.safety.safe_action() is None
 
 
 def test_epistemic_spread_of_an_act_is_that_of_the_command_it_sends(tiny_prior):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..dynamics.belief import Belief, Spread, predict
-from ..dynamics.model import Dynamics
+from ..dynamics.model import DELAYS, Dynamics
 from ..robot.transitions import State
 from .planner import Plan, Planner
 from .safety import Safety
@@ -29,10 +29,17 @@ class Act:
 class Controller:
     """Plans through the newest Belief; falls back on the nominal model when it is stale."""
 
-    def __init__(self, dynamics: Dynamics, seed: int = 0, max_belief_age: float = 1.0) -> None:
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        seed: int = 0,
+        max_belief_age: float = 1.0,
+        safety: Safety | None = None,
+    ) -> None:
+        """`safety`: the stage that all commands to the robot go through; its own if not given."""
         self.dynamics = dynamics
         self.planner = Planner(dynamics, seed)
-        self.safety = Safety(dynamics.spec)
+        self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
         self.reset()
 
@@ -40,7 +47,6 @@ class Controller:
         """Forget the past, e.g. at activation."""
         self.planner.reset()
         self.safety.reset()
-        self._past = self.dynamics.history()
 
     def adopt(self, dynamics: Dynamics) -> None:
         """Plan with another trunk from now on; the running plan goes on."""
@@ -50,7 +56,7 @@ class Controller:
     @property
     def past(self) -> np.ndarray:
         """Commands already sent [DELAYS, da], newest first."""
-        return self._past
+        return self.safety.sent[:DELAYS]
 
     def act(self, state: State, belief: Belief) -> Act:
         """Choose the command for a state."""
@@ -60,16 +66,11 @@ class Controller:
         if stale:
             theta = self.dynamics.nominal_theta.astype(np.float32)
             belief = replace(belief, theta=theta, mode='nominal')
-        past = self._past
+        past = self.past
         plan = self.planner.plan(belief, state.stamp_ns, state.x, past)
         command = self.safety.check(plan.actions[0])
         if command is None:
             return Act(state.stamp_ns, None, plan, None, stale, time.perf_counter() - started)
         u = command.astype(float)
         spread = predict(self.dynamics, belief, state.x.astype(float), u, past)
-        self._past = np.vstack([u, past[:-1]])
         return Act(state.stamp_ns, command, plan, spread, stale, time.perf_counter() - started)
-
-    def idle(self) -> np.ndarray | None:
-        """The safe action for a tick without a usable state, or None for silence."""
-        return self.safety.safe_action()

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..robot.spec import RobotSpec
 
+HISTORY = 4  # commands remembered
+
 
 class Safety:
     """Finite check, range clamp and slew limit; a safe action for a few ticks, then silence.
@@ -26,13 +28,13 @@ class Safety:
 
     def reset(self) -> None:
         """Forget the last command, e.g. at activation."""
-        self._last = self.spec.neutral.astype(np.float32)
+        self.sent = np.tile(self.spec.neutral, (HISTORY, 1))
         self._unsafe_ticks = 0
 
     @property
     def last(self) -> np.ndarray:
-        """The last command sent [da]."""
-        return self._last
+        """The last command sent [da]; `sent` [HISTORY, da] holds those before, newest first."""
+        return self.sent[0].astype(np.float32)
 
     def check(self, wanted: np.ndarray) -> np.ndarray | None:
         """A command [da] that may be sent, float32; the safe action if `wanted` is not finite."""
@@ -51,17 +53,17 @@ class Safety:
         mode = self.spec.safe_action.mode
         target = {
             'neutral': self.spec.neutral.astype(np.float32),
-            'zero': np.zeros_like(self._last),
-            'hold': self._last,
+            'zero': np.zeros_like(self.last),
+            'hold': self.last,
         }[mode]
         return self._limit(target)
 
     def _limit(self, wanted: np.ndarray) -> np.ndarray:
-        slewed = np.clip(wanted, self._last - self._reach, self._last + self._reach)
+        slewed = np.clip(wanted, self.last - self._reach, self.last + self._reach)
         command = np.clip(slewed, self._low, self._high)
         if not np.array_equal(slewed, wanted):
             self.interventions['slew limit'] += 1
         if not np.array_equal(command, slewed):
             self.interventions['range'] += 1
-        self._last = command
+        self.sent = np.vstack([command, self.sent[:-1]])
         return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from ..dynamics.model import Prior
@@ -17,6 +19,9 @@ from ..errors import UserError
 from ..learning.codec import decode_prior
 from ..learning.learner import Event
 from .life import Trace
+
+# What rosbags raises on files that are not bags, or only parts of one.
+DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, KeyError, struct.error)
 
 
 class Bag:
@@ -29,6 +34,10 @@ class Bag:
     def topics(self) -> dict[str, int]:
         """Number of messages per topic."""
         return {name: info.msgcount for name, info in self.reader.topics.items()}
+
+    def has(self, ending: str) -> bool:
+        """Whether a topic ends so."""
+        return any(name.endswith('/' + ending) for name in self.reader.topics)
 
     def messages(self, *endings: str) -> Iterator[tuple[str, Any]]:
         """(ending, message) of the topics that end so, in the order received.
@@ -67,12 +76,18 @@ def open_bag(path: Path) -> Iterator[Bag]:
     """
     if not path.exists():
         raise UserError(f'{path}: no such bag; give the folder that holds metadata.yaml')
-    store = get_typestore(Stores.ROS2_JAZZY)
     try:
-        with AnyReader([path], default_typestore=store) as reader:
-            yield Bag(reader, path)
-    except AnyReaderError as error:
-        raise UserError(f'{path}: not a readable bag ({error})') from None
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader.open()
+    except DAMAGED as error:
+        raise UserError(
+            f'{path}: not a readable bag ({error}); give a folder with metadata.yaml and an MCAP '
+            'file that its recorder has closed'
+        ) from None
+    try:
+        yield Bag(reader, path)
+    finally:
+        reader.close()
 
 
 def read_trace(path: Path) -> Trace:

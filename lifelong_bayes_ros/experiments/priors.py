@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ def _cached(
         plant.set_shifts([sim.shift_from_dict(s) for s in shifts])
         return specialist(plant, spec, config, seed, progress)
 
-    return cached_prior(key, make)[0]
+    prior = cached_prior(key, make)[0]
+    # Goal, cost and planner of the robot file as it is now; the prior does not depend on them.
+    return replace(prior, dynamics=replace(prior.dynamics, spec=spec))
 
 
 def _code_hash(simulator: Path) -> str:

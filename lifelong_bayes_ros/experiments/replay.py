@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..learning.learner import Learner, LearnerConfig
 from ..learning.store import save_state
 from ..robot import wire
-from .bag import open_bag
+from .bag import Bag, open_bag
 from .lives import Status
 
 
@@ -25,8 +25,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
 
     Returns:
         Number of transitions, seconds, speed against the recorded time, digest of the posterior,
-        the digest that the live learner recorded, and whether they are equal (None if it
-        recorded none).
+        the digests that the live learner recorded when it saved, by transition, and whether the
+        replay went through the same ones (None if there are none).
 
     Raises:
         UserError: no bag, or it holds no trunk or no transitions.
@@ -38,19 +38,18 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         if total == 0:
             raise UserError(f'{path}: holds no transitions; record the topic `transition`')
         learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'])
-        recorded, first, lost, expected = None, None, 0, None
+        recorded = _recorded_digests(bag)
+        equal: list[bool] = []
+        first, lost, expected = None, 0, None
         started = time.perf_counter()
-        for kind, message in bag.messages('transition', 'event'):
-            if kind == 'event':
-                event = json.loads(message.data)
-                if event['event'] == 'saved':
-                    recorded = event['digest']
-                continue
+        for _, message in bag.messages('transition'):
             transition = wire.decode(spec, message)
             lost += 0 if expected is None else transition.sequence - expected
             expected = transition.sequence + 1
             first = first or transition.stamp_ns
             learner.observe(transition)
+            if learner.step in recorded:
+                equal.append(learner.digest() == recorded[learner.step])
             status('replaying', learner.step / total)
         seconds = time.perf_counter() - started
     if out is not None:
@@ -66,5 +65,13 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         'speed': (learner.stamp_ns - first) * 1e-9 / seconds,
         'digest': digest,
         'recorded': recorded,
-        'equal': None if recorded is None else digest == recorded,
+        'equal': all(equal) if equal else None,
     }
+
+
+def _recorded_digests(bag: Bag) -> dict[int, str]:
+    """Digest that the live learner saved, by the number of transitions it had seen."""
+    if not bag.has('event'):
+        return {}
+    events = (json.loads(message.data) for _, message in bag.messages('event'))
+    return {e['step']: e['digest'] for e in events if e['event'] == 'saved'}

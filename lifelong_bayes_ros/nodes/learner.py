@@ -16,29 +16,12 @@ from ..errors import UserError
 from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
 from ..learning.learner import Event, Learner
 from ..learning.store import STATE, load_state, save_state
+from ..memory.sensitivity import memory_map
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_from_msg
 
 torch.set_num_threads(1)
-
-
-def memory_table(learner: Learner) -> np.ndarray:
-    """Memory map [n, 3]: one row per remembered transition.
-
-    Columns: leverage H Σ Hᵀ under the head of its regime, mean over the outputs in units of their
-    noise variance; root mean squared residual in noise standard deviations; index of the regime.
-    """
-    dynamics, noise = learner.dynamics, learner.prior.noise
-    rows = []
-    for index, regime in enumerate(learner.library.regimes):
-        for s in regime.reservoir.samples:
-            x, u = s.x.astype(float), s.u.astype(float)
-            design = torch.as_tensor(dynamics.design(x, u, s.past), device=learner.device)
-            seen = regime.head.predict(design, dynamics.target(x, s.x_next.astype(float)))
-            residual = np.sqrt(np.mean(seen.residual**2 / noise))
-            rows.append((np.mean(seen.epistemic / noise), residual, index))
-    return np.array(rows, np.float32).reshape(-1, 3)
 
 
 class LearnerNode(BaseNode):
@@ -193,7 +176,9 @@ class LearnerNode(BaseNode):
         """The memory map, after consolidation, for whoever looks at it: it takes a while."""
         if self.memory_due and self.memory.get_subscription_count():
             self.memory_due = False
-            self.memory.publish(table_to_msg(memory_table(self.learner), topics.MEMORY_AXES))
+            learner = self.learner
+            table = memory_map(learner.dynamics, learner.library, learner.prior.noise)
+            self.memory.publish(table_to_msg(table, topics.MEMORY_AXES))
 
     # ------------------------------------------------------------------ services
     def _on_consolidate(self, request: Trigger.Request) -> tuple[bool, str]:

@@ -125,8 +125,7 @@ class Policy(BaseNode):
         self.belief = None
         if self.controller is None:
             age = self.value('max_belief_age')
-            self.controller = Controller(dynamics, self.value('seed'), age)
-            self.controller.safety = self.safety
+            self.controller = Controller(dynamics, self.value('seed'), age, self.safety)
         else:
             self.controller.adopt(dynamics)
 

@@ -1,0 +1,157 @@
+"""The command line as its user meets it: results, exit codes, and no traceback for a mistake."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from lifelong_bayes_ros import cli
+from lifelong_bayes_ros.experiments.life import LearningAgent, run_life
+from lifelong_bayes_ros.experiments.lives import row
+from lifelong_bayes_ros.experiments.schedule import load_life
+from lifelong_bayes_ros.learning.codec import encode_prior
+from lifelong_bayes_ros.learning.store import load_state
+from lifelong_bayes_ros.robot import wire
+from lifelong_bayes_ros.robot.spec import load_robot
+
+QUAD = load_robot('quad')
+
+
+class Tape(LearningAgent):
+    """Drives the robot and keeps every transition."""
+
+    def __init__(self, prior, seed):
+        super().__init__(prior, seed)
+        self.tape = []
+
+    def observe(self, transition):
+        self.tape.append(transition)
+        super().observe(transition)
+
+
+def write_bag(
+    path: Path, prior, tape, digest: str | None, spoil=lambda data: data, step=81
+) -> None:
+    """A bag as the recorder writes it, made without ROS."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    message = {n: store.types[f'std_msgs/msg/{n}'] for n in ('String', 'MultiArrayLayout')}
+    dimension = store.types['std_msgs/msg/MultiArrayDimension']
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+
+        def send(topic, kind, content, stamp):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connections[topic], stamp, store.serialize_cdr(content, kind))
+
+        connections = {}
+        layout = message['MultiArrayLayout'](dim=[], data_offset=0)
+        if prior is not None:
+            kind = 'std_msgs/msg/UInt8MultiArray'
+            data = encode_prior(prior, seed=0, config={})
+            data = np.frombuffer(spoil(data), np.uint8)
+            send('/lifelong/belief/trunk', kind, store.types[kind](layout=layout, data=data), 0)
+        kind = 'std_msgs/msg/Float32MultiArray'
+        labels = [dimension(label=k, size=n, stride=n) for k, n in wire.sizes(QUAD).items()]
+        labelled = message['MultiArrayLayout'](dim=labels, data_offset=0)
+        for number, transition in enumerate(tape, start=1):
+            content = store.types[kind](layout=labelled, data=wire.encode(transition))
+            send('/lifelong/transition', kind, content, number)
+        if digest is not None:
+            text = message['String'](
+                data=json.dumps({'event': 'saved', 'digest': digest, 'step': step})
+            )
+            send('/lifelong/event', 'std_msgs/msg/String', text, len(tape) + 1)
+
+
+@pytest.fixture(scope='module')
+def recorded(tiny_prior):
+    """A short life of the quadrotor: its transitions and the learner at its end."""
+    phases = {'phases': [('A', 40), ('B', 40)], 'episode': 50}
+    life = load_life('quad').model_copy(update=phases)
+    agent = Tape(tiny_prior, seed=0)
+    run_life(QUAD, life, agent, seed=0)
+    return agent
+
+
+def test_a_replayed_bag_ends_in_the_posterior_of_the_live_learner(
+    recorded, tiny_prior, tmp_path, capsys
+):
+    digest = recorded.learner.digest()
+    write_bag(tmp_path / 'bag', tiny_prior, recorded.tape, digest)
+    code = cli.main(['replay', str(tmp_path / 'bag'), '--out', str(tmp_path / 'state'), '--json'])
+    outcome = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert outcome['equal'] is True
+    assert outcome['transitions'] == len(recorded.tape) == 81
+    assert outcome['lost'] == 0
+    assert load_state(tmp_path / 'state').digest() == digest
+
+
+def test_a_bag_that_lost_a_transition_says_so(recorded, tiny_prior, tmp_path, capsys):
+    tape = recorded.tape[:30] + recorded.tape[31:]
+    write_bag(tmp_path / 'bag', tiny_prior, tape, recorded.learner.digest(), step=80)
+    assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 1
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome['lost'] == 1
+    assert outcome['equal'] is False
+
+
+def damage(data: bytes) -> bytes:
+    spoilt = bytearray(data)
+    spoilt[-5] ^= 1
+    return bytes(spoilt)
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (lambda path, prior, tape: None, 'no such bag'),
+        (lambda path, prior, tape: path.mkdir(), 'not a readable bag'),
+        (lambda path, prior, tape: write_bag(path, None, tape, None), 'belief/trunk'),
+        (lambda path, prior, tape: write_bag(path, prior, [], None), 'no transitions'),
+        (lambda path, prior, tape: write_bag(path, prior, tape, None, damage), 'damaged'),
+    ],
+    ids=['missing', 'empty folder', 'no trunk', 'no transitions', 'damaged trunk'],
+)
+def test_a_bag_that_cannot_be_replayed_is_refused_with_the_reason(
+    make, words, recorded, tiny_prior, tmp_path, capsys
+):
+    make(tmp_path / 'bag', tiny_prior, recorded.tape)
+    assert cli.main(['replay', str(tmp_path / 'bag')]) == 2
+    assert words in ' '.join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    'command', [['demo', '--robot'], ['life', '--robots'], ['pretrain', '--robot']]
+)
+def test_an_unknown_robot_ends_with_status_2_and_the_known_ones(command, capsys):
+    assert cli.main([*command, 'wombat']) == 2
+    message = capsys.readouterr().err.replace('\n', ' ')
+    assert 'wombat' in message
+    assert 'quad' in message
+    assert 'Traceback' not in message
+
+
+def test_a_demo_does_not_overwrite_what_is_not_its_own(tmp_path, capsys):
+    (tmp_path / 'thesis.txt').write_text('years of work')
+    assert cli.main(['demo', '--out', str(tmp_path)]) == 2
+    assert 'thesis.txt' in capsys.readouterr().err
+    assert (tmp_path / 'thesis.txt').read_text() == 'years of work'
+
+
+def test_a_row_is_judged_in_the_direction_that_is_better():
+    assert row('score', 0.8, '', 'higher', 0.7)['ok'] is True
+    assert row('score', 0.6, '', 'higher', 0.7)['ok'] is False
+    assert row('latency', 5.0, 'ms', 'lower', 6.0)['ok'] is True
+    assert row('latency', 7.0, 'ms', 'lower', 6.0)['ok'] is False
+    assert row('share', 0.1, '', 'lower', None)['ok'] is None
+
+
+def test_a_missed_bar_is_the_exit_status(capsys):
+    good, bad = row('a', 1.0, '', 'higher', 0.5), row('b', 0.1, '', 'higher', 0.5)
+    assert cli.deliver({'rows': [good]}, True) == 0
+    assert cli.deliver({'rows': [good, bad]}, True) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
