@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..learning.store import STATE, write_atomically
 from ..robot.spec import RobotSpec, load_robot
 from .bag import read_trace
 from .life import Trace
-from .lives import result, run_baselines
+from .lives import result, run_baselines, run_ours
 from .metrics import summarise
 from .priors import prior_for
 from .report import draw_life, print_summary
@@ -110,16 +111,17 @@ def run_demo(
         )
     started = time.perf_counter()
     spawn = multiprocessing.get_context('spawn')
-    with spawn.Pool(1) as pool:
+    # Ctrl-C is for this process, which ends the other one.
+    with spawn.Pool(1, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         # Beside a run in real time nothing else may take the processor.
-        early = None if realtime else pool.apply_async(run_baselines, (spec, life, seed))
+        early = None if realtime else pool.apply_async(_compare, (spec, life, seed))
         faults, late = _through_ros(spec, life, seed, out, realtime, console)
         if faults:
             raise UserError('\n'.join(faults))
         with console.status('the frozen model and the oracle through the same life (once)'):
             pending = early or pool.apply_async(run_baselines, (spec, life, seed))
-            baselines = pending.get()
-    report, code = _report(spec, life, seed, out, baselines, realtime, late, late_budget)
+            others = pending.get()
+    report, code = _report(spec, life, seed, out, others, realtime, late, late_budget)
     report['seconds'] = time.perf_counter() - started
     write_atomically(out / 'report.json', json.dumps(report).encode())
     if as_json:
@@ -130,6 +132,11 @@ def run_demo(
     for what in ('report.png', 'report.json', 'bag', 'state'):
         console.print(str(out / what), highlight=False)
     return code
+
+
+def _compare(spec: RobotSpec, life: Life, seed: int) -> dict[str, Trace]:
+    """Who the run is compared with; `alone` is the same learner without ROS."""
+    return run_baselines(spec, life, seed) | {'alone': run_ours(spec, life, seed)}
 
 
 def _clear(out: Path) -> None:
@@ -185,13 +192,13 @@ def _report(
     life: Life,
     seed: int,
     out: Path,
-    baselines: dict[str, Trace],
+    others: dict[str, Trace],
     realtime: bool,
     late: int,
     late_budget: float,
 ) -> tuple[dict[str, Any], int]:
     """Read the bag, compare, draw, judge."""
-    traces = {'ours': read_trace(out / 'bag'), **baselines}
+    traces = {'ours': read_trace(out / 'bag'), **others}
     steps = len(traces['ours'].score)
     if steps != life.steps:
         raise UserError(f'the bag holds {steps} of {life.steps} steps; see {out / "log"}')
@@ -212,7 +219,17 @@ def _report(
     how = 'in real time' if realtime else 'in lockstep'
     title = f'{spec.name}, seed {seed}: one life of hidden regimes through ROS 2, {how}'
     draw_life(life, spec.period, traces, summary, out / 'report.png', title)
-    print_summary(Console(stderr=True), summary)
+    console = Console(stderr=True)
+    print_summary(console, summary)
+    difference = None
+    if 'alone' in traces:
+        difference = float(np.abs(scores['ours'] - scores['alone']).max())
+        console.print(
+            f'largest difference of a score to the same life without ROS: {difference:g}'
+        )
+        if difference > 1e-5:
+            faults.append(f'the nodes changed the result: a score differs by {difference:g}')
     report = result(spec.name, seed, traces, summary)
     report |= {'realtime': realtime, 'late': late, 'faults': faults}
+    report['difference_without_ros'] = difference
     return report, int(bool(faults))
