@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from std_srvs.srv import SetBool
 from ..control.controller import Act, Controller
 from ..control.safety import Safety
 from ..dynamics.belief import Belief
+from ..errors import UserError
 from ..learning.codec import decode_belief, decode_prior, fingerprint
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
@@ -59,6 +61,7 @@ class Policy(BaseNode):
         self.controller: Controller | None = None
         self.prior_id = ''
         self.belief: Belief | None = None
+        self.newest_head: Any = None  # message, kept until its trunk is here
         self.enabled = False
         self.seconds: deque[float] = deque(maxlen=200)
         self._forget()
@@ -128,11 +131,19 @@ class Policy(BaseNode):
             self.controller = Controller(dynamics, self.value('seed'), age, self.safety)
         else:
             self.controller.adopt(dynamics)
+        if self.newest_head is not None:
+            # The small head may overtake its large trunk; one of the old trunk is of no use.
+            with suppress(UserError):
+                self._take_head()
 
     def _on_belief(self, message: Any) -> None:
-        if self.controller is None:
-            return
-        self.belief = decode_belief(msg_to_bytes(message), self.prior_id, 'belief/head')
+        self.newest_head = message
+        if self.controller is not None:
+            self._take_head()
+
+    def _take_head(self) -> None:
+        data = msg_to_bytes(self.newest_head)
+        self.belief = decode_belief(data, self.prior_id, 'belief/head')
         self._act_if_due()
 
     # ------------------------------------------------------------------ states
