@@ -60,8 +60,8 @@ def bench_loop(robot: str, status: Status) -> list[dict[str, Any]]:
                 if len(truths) > before:
                     moved_at = time.monotonic()
                 status(f'{robot} in real time', len(truths) / STEPS)
-                for name, code in bringup.watch().items():
-                    raise UserError(f'{name} ended with code {code}:\n{bringup.reason(name)}')
+                for name in bringup.watch():
+                    raise UserError(bringup.obituary(name))
                 if time.monotonic() - moved_at > STALL:
                     raise UserError(f'no step for {STALL:.0f} s after step {len(truths)}')
             until = time.monotonic() + 3.0  # diagnostics come once a second

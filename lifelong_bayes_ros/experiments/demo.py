@@ -177,8 +177,8 @@ def _through_ros(
                 for _ in range(100):
                     bringup.spin(0.002)
                 live.update(monitor.view())
-                for name, exit_code in bringup.watch().items():
-                    faults.append(f'{name} ended with code {exit_code}:\n{bringup.reason(name)}')
+                for name in bringup.watch():
+                    faults.append(bringup.obituary(name))
                 if time.monotonic() - monitor.moved_at > STALL:
                     faults.append(
                         f'no step for {STALL:.0f} s after step {monitor.step}; '

@@ -186,8 +186,7 @@ class Bringup:
             self.spin(0.05)
             for name in names:
                 if name in self.watch():
-                    code = self.exit_codes[name]
-                    raise UserError(f'{name} ended with code {code}:\n{self.reason(name)}')
+                    raise UserError(self.obituary(name))
             if time.monotonic() > deadline:
                 reasons = '\n'.join(self.reason(name) for name in names)
                 raise UserError(f'{", ".join(names)}: {what} in time:\n{reasons}')
@@ -204,6 +203,12 @@ class Bringup:
             if code is not None:
                 self.exit_codes[name] = code
         return self.exit_codes
+
+    def obituary(self, name: str) -> str:
+        """How a node ended and what its log says."""
+        code = self.exit_codes[name]
+        how = f'was killed by signal {-code}' if code < 0 else f'ended with code {code}'
+        return f'{name} {how}; its log: {self.reason(name) or "empty"}'
 
     def reason(self, name: str) -> str:
         """The last error in a node's log, or the end of it."""
@@ -316,8 +321,8 @@ def up(
             print('all nodes are active; Ctrl-C ends them', flush=True)
             while True:
                 bringup.spin(0.5)
-                for name, code in list(bringup.watch().items()):
-                    print(f'{name} ended with code {code}; starting it again', file=sys.stderr)
+                for name in list(bringup.watch()):
+                    print(f'{bringup.obituary(name)}\nstarting it again', file=sys.stderr)
                     bringup.restart(name)
         except KeyboardInterrupt:
             print('ending', flush=True)
