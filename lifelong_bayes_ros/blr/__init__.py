@@ -3,7 +3,23 @@
 Needs torch only; usable without a robot.
 """
 
-from .gaussian import Gaussian, ImproperPosteriorError, Innovation
+from .diagonal import DiagonalGaussian
+from .gaussian import Gaussian, Innovation
+from .low_rank import LowRankGaussian
+from .mixture import Mixture
 from .optimizer import BLR
+from .posterior import ExponentialFamily, ImproperPosteriorError, Posterior
+from .regression import NormalInverseGamma
 
-__all__ = ['BLR', 'Gaussian', 'ImproperPosteriorError', 'Innovation']
+__all__ = [
+    'BLR',
+    'DiagonalGaussian',
+    'ExponentialFamily',
+    'Gaussian',
+    'ImproperPosteriorError',
+    'Innovation',
+    'LowRankGaussian',
+    'Mixture',
+    'NormalInverseGamma',
+    'Posterior',
+]
