@@ -22,7 +22,8 @@ CANCELLED = 1e-12  # a direction this weak beside the diagonal is rounding
 class LowRankGaussian(ExponentialFamily):
     """q(θ) = N(mean, (diag(d) + V diag(w) Vᵀ)⁻¹).
 
-    λ = (Λ m, d, V, w), where adding means d + d′, [V, V′] and [w, w′]; T(θ) = (θ, −θ²/2, 0, −(Vᵀθ)²/2).
+    λ = (Λ m, d, V, w), where adding means d + d′, [V, V′] and [w, w′];
+    T(θ) = (θ, −θ²/2, 0, −(Vᵀθ)²/2).
     """
 
     def __init__(self, mean: Tensor, diagonal: Tensor, factor: Tensor, weight: Tensor) -> None:

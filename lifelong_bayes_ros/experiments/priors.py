@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .. import blr
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning import pretrain as pretraining
@@ -84,7 +85,7 @@ def _code_hash(folders: list[Path]) -> str:
     sha = hashlib.sha256()
     files = [
         Path(pretraining.__file__),
-        Path(pretraining.__file__).parents[1] / 'blr' / 'optimizer.py',
+        *(Path(blr.__file__).with_name(f) for f in ('rule.py', 'optimizer.py', 'kernel.c')),
         Path(pretraining.__file__).parents[1] / 'dynamics' / 'trunk.py',
     ]
     files += [f for f in sorted(folders[1].iterdir()) if f.suffix in ('.py', '.xml')]
