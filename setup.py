@@ -73,6 +73,7 @@ setup(
             'hypothesis>=6',
             'ruff>=0.17',
             'ivon-opt>=0.1.3',
+            'scikit-learn>=1.3',
             'catkin_pkg>=1',
             'packaging',
             # From 80 on, `colcon build --symlink-install` fails.

@@ -3,11 +3,13 @@
 Needs torch only; usable without a robot.
 """
 
+from . import kernel
 from .curvature import Curvature, GaussNewton, PerExample, Reparameterised, SquaredGradient
 from .diagonal import DiagonalGaussian
 from .gaussian import Gaussian, Innovation
 from .low_rank import LowRankGaussian
 from .mixture import Mixture
+from .natural_step import elbo, natural_step
 from .optimizer import BLR, Draw
 from .posterior import ExponentialFamily, ImproperPosteriorError, Posterior
 from .regression import NormalInverseGamma
@@ -35,4 +37,7 @@ __all__ = [
     'Reparameterised',
     'Rule',
     'SquaredGradient',
+    'elbo',
+    'kernel',
+    'natural_step',
 ]

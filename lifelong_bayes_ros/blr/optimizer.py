@@ -133,6 +133,9 @@ class BLR(torch.optim.Optimizer):
             raise ValueError('use_kernel=True, but the kernel could not be built: see kernel.load')
         self._require_kernel = bool(use_kernel)
         self._device: torch.device | None = None
+        self._flat: list[tuple[Tensor, dict[str, Any]]] = []
+        self._samples: dict[Tensor, Tensor] = {}
+        self._tables: list[Any] = []  # of the kernel, one per group
         self._offset = 0
         defaults: dict[str, Any] = {
             'lr': lr,
@@ -149,9 +152,12 @@ class BLR(torch.optim.Optimizer):
         if generator is None:
             self.generator = torch.Generator(device)
             self.generator.manual_seed(int(torch.randint(2**62, ())))
-        counter = {'dtype': torch.float64, 'device': device}
-        self._steps = torch.zeros((), **counter)
-        self._skipped = torch.zeros((), **counter)
+        # Counters stay on a GPU, where a step must not wait for them.
+        self._steps: int | Tensor = 0
+        self._skipped: int | Tensor = 0
+        if device.type != 'cpu':
+            self._steps = torch.zeros((), dtype=torch.float64, device=device)
+            self._skipped = torch.zeros_like(self._steps)
         # The kernel's random numbers: draw `_draws` of the stream `_seed`.
         seeds = torch.randint(2**62, (), generator=self.generator, device=device)
         self._seed = int(seeds) if self._kernel is not None else 0
@@ -187,9 +193,19 @@ class BLR(torch.optim.Optimizer):
         if not fits:
             self._kernel = None
         # Random numbers are indexed over all parameters, whatever the groups.
-        for p in group['params']:
-            self.state[p]['offset'] = self._offset
+        table = (kernel.Tensor * len(group['params']))()
+        for p, row in zip(group['params'], table, strict=True):
+            state = self.state[p]
+            row.sample, row.h = state['sample'].data_ptr(), state['h'].data_ptr()
+            row.momentum = state['momentum'].data_ptr()
+            if prior is not None:
+                row.prior_mean = state['prior_mean'].data_ptr()
+                row.prior_precision = state['prior_precision'].data_ptr()
+            row.size, row.offset = p.numel(), self._offset
             self._offset += -(-p.numel() // 1024) * 1024
+            self._flat.append((p, state))
+            self._samples[p] = state['sample']
+        self._tables.append(table)
 
     def _check(self, group: dict[str, Any], prior: DiagonalGaussian | None) -> None:
         for name in ('lr', 'ess', 'prior_precision', 'temperature', 'init_curvature', 'clip'):
@@ -257,8 +273,8 @@ class BLR(torch.optim.Optimizer):
 
     def posterior(self) -> DiagonalGaussian:
         """q over all parameters in order, float64: the prior of the next run."""
-        mean = [self._mean(p).detach().double().flatten() for p, _ in self._states()]
-        precision = [self.precision(p).double().flatten() for p, _ in self._states()]
+        mean = [self._mean(p).detach().double().flatten() for p, _ in self._flat]
+        precision = [self.precision(p).double().flatten() for p, _ in self._flat]
         return DiagonalGaussian(torch.cat(mean), torch.cat(precision))
 
     @torch.no_grad()
@@ -283,7 +299,7 @@ class BLR(torch.optim.Optimizer):
         try:
             self._fold()
             self._sample()
-            draw = Draw({p: state['sample'] for p, state in self._states()})
+            draw = Draw(self._samples)
             yield draw
             self._fresh = False
             if any(sample.grad is not None for sample in draw.values()):
@@ -292,8 +308,8 @@ class BLR(torch.optim.Optimizer):
                 self._pending = draw
         finally:
             self._inside = False
-            for _, state in self._states():
-                state['sample'].grad = None
+            for sample in self._samples.values():
+                sample.grad = None
 
     def evaluate(self, predict: Predict, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient and curvature at a draw, as the rule's estimator takes them, for `step()`.
@@ -314,16 +330,15 @@ class BLR(torch.optim.Optimizer):
     @torch.no_grad()
     def _sample(self) -> None:
         if self.rule.curvature.antithetic and self._folded % 2 == 1:
-            for p, state in self._states():
+            for p, state in self._flat:
                 offset = self._moved_by(p, state).neg_()
                 state['sample'].copy_(self._mean(p) + offset)
         elif self._kernel is None:
-            for p, state in self._states():
+            for p, state in self._flat:
                 self._noise(p, state)
-        elif not (self._fresh and all(p._version == s['version'] for p, s in self._states())):
+        elif not (self._fresh and all(p._version == s['version'] for p, s in self._flat)):
             self._draws += not self._fresh
-            for group in self.param_groups:
-                self._run_kernel(group, [], update=False)
+            self._run_kernel(update=False)
         self._fresh = True
 
     def _noise(self, p: Tensor, state: dict[str, Any]) -> None:
@@ -344,7 +359,7 @@ class BLR(torch.optim.Optimizer):
         """Take the last draw into the average over draws of this step."""
         if self._pending is None:
             return
-        for p, state in self._states():
+        for p, state in self._flat:
             if p.grad is None:
                 continue
             f = self._pending.curvature.get(p)
@@ -393,7 +408,7 @@ class BLR(torch.optim.Optimizer):
             self._torch_step(moved)
         else:
             self._kernel_step(moved)
-        for _, state in self._states() if folded else ():
+        for _, state in self._flat if folded else ():
             for name in ('sum_gradient', 'sum_curvature'):
                 if name in state:
                     state[name].zero_()
@@ -405,11 +420,11 @@ class BLR(torch.optim.Optimizer):
             self._fold()
             return {
                 p: (s['sum_gradient'] / self._folded, s['sum_curvature'] / self._folded)
-                for p, s in self._states()
+                for p, s in self._flat
                 if 'sum_gradient' in s
             }
         observed = self._pending.curvature
-        moved = {p: (p.grad, observed.get(p)) for p, _ in self._states() if p.grad is not None}
+        moved = {p: (p.grad, observed.get(p)) for p, _ in self._flat if p.grad is not None}
         if self.rule.curvature.mode == kernel.OBSERVED and any(
             f is None for _, f in moved.values()
         ):
@@ -425,79 +440,59 @@ class BLR(torch.optim.Optimizer):
         return lr, 1 - beta1, 1 - beta2
 
     def _kernel_step(self, moved: dict[Tensor, tuple[Tensor, Tensor | None]]) -> None:
-        runs = []
-        for group in self.param_groups:
-            evidence = []
-            for p in group['params']:
+        kept = []  # what must live until the kernel has read it
+        for group, table in zip(self.param_groups, self._tables, strict=True):
+            for p, row in zip(group['params'], table, strict=True):
                 g, f = moved.get(p, (None, None))
-                g = None if g is None else g.contiguous()
-                f = None if f is None else f.to(torch.float32).contiguous()
-                evidence.append((g, f))
-            runs.append((group, evidence))
-            table = self._table(group, evidence)
-            if not self._kernel.blr_finite(table, len(table)):
-                self._skipped += 1
-                return
-        self._steps += 1
-        self._draws += 1
-        for group, evidence in runs:
-            self._run_kernel(group, evidence, update=True)
-        self._fresh = True
-
-    def _table(
-        self, group: dict[str, Any], evidence: list[tuple[Tensor | None, Tensor | None]]
-    ) -> Any:
-        """The addresses of a group's buffers for the kernel."""
-        params = group['params']
-        table = (kernel.Tensor * len(params))()
-        for i, p in enumerate(params):
-            state, row = self.state[p], table[i]
-            row.mean, row.sample = p.data_ptr(), state['sample'].data_ptr()
-            row.h, row.momentum = state['h'].data_ptr(), state['momentum'].data_ptr()
-            if 'prior_precision' in state:
-                row.prior_mean = state['prior_mean'].data_ptr()
-                row.prior_precision = state['prior_precision'].data_ptr()
-            row.size, row.offset = p.numel(), state['offset']
-            if evidence:
-                g, f = evidence[i]
+                if g is not None and not g.is_contiguous():
+                    g = g.contiguous()
+                if f is not None:
+                    f = f.to(torch.float32).contiguous()
                 row.gradient = None if g is None else g.data_ptr()
                 row.curvature = None if f is None else f.data_ptr()
-        return table
+                kept.append((g, f))
+        if not all(self._kernel.blr_finite(table, len(table)) for table in self._tables):
+            self._skipped += 1
+            return
+        self._steps += 1
+        self._draws += 1
+        self._run_kernel(update=True)
+        self._fresh = True
 
-    def _run_kernel(
-        self,
-        group: dict[str, Any],
-        evidence: list[tuple[Tensor | None, Tensor | None]],
-        update: bool,
-    ) -> None:
-        lr, decay, rho = self._rates(group)
-        settings = kernel.Settings(
-            lr=lr,
-            decay=decay,
-            debias=1 - (1 - decay) ** float(self._steps) if update else 1.0,
-            rho=rho,
-            ess=_examples(group),
-            delta=group['prior_precision'],
-            prior_mean=group['prior_mean'],
-            clip=min(group['clip'], 3e38),
-            curvature=self.rule.curvature.mode,
-            root=self.rule.root,
-            positive=self.rule.positive,
-            rademacher=self.rule.curvature.probe == 'rademacher',
-        )
-        table = self._table(group, evidence)
-        self._kernel.blr_run(table, len(table), settings, self._seed, self._draws, update)
-        for p in group['params']:
+    def _run_kernel(self, update: bool) -> None:
+        """Update if asked to, then draw sample number `_draws`."""
+        for group, table in zip(self.param_groups, self._tables, strict=True):
+            lr, decay, rho = self._rates(group)
+            settings = kernel.Settings(
+                lr,
+                decay,
+                1 - (1 - decay) ** self._steps if update else 1.0,
+                rho,
+                _examples(group),
+                group['prior_precision'],
+                group['prior_mean'],
+                min(group['clip'], 3e38),
+                self.rule.curvature.mode,
+                self.rule.root,
+                self.rule.positive,
+                self.rule.curvature.probe == 'rademacher',
+            )
+            for p, row in zip(group['params'], table, strict=True):
+                row.mean = p.data_ptr()
+            self._kernel.blr_run(table, len(table), settings, self._seed, self._draws, update)
+        for p, state in self._flat:
             # Autograd must see what the kernel wrote.
-            torch.autograd.graph.increment_version(self.state[p]['sample'])
+            torch.autograd.graph.increment_version(state['sample'])
             if update:
                 torch.autograd.graph.increment_version(p)
-            self.state[p]['version'] = p._version
+            state['version'] = p._version
 
     def _torch_step(self, moved: dict[Tensor, tuple[Tensor, Tensor | None]]) -> None:
         """The same in torch's own operations, without a branch on the data on a GPU."""
         evidence = [t for pair in moved.values() for t in pair if t is not None]
-        finite = torch.stack([t.isfinite().all() for t in evidence]).all()
+        # A norm, as isfinite() of a tensor makes several temporaries of its size.
+        norms = [torch.linalg.vector_norm(t, math.inf) for t in evidence]
+        finite = torch.stack(norms).isfinite().all()
         if self._device.type == 'cpu':
             if not finite:
                 self._skipped += 1
@@ -506,15 +501,15 @@ class BLR(torch.optim.Optimizer):
             for t in evidence:
                 torch.nan_to_num_(t, 0.0, 0.0, 0.0)
         ok = finite.to(torch.float64)
-        self._steps += ok
-        self._skipped += 1 - ok
+        self._steps += 1 if self._device.type == 'cpu' else ok
+        self._skipped += 0 if self._device.type == 'cpu' else 1 - ok
         for group in self.param_groups:
             lr, decay, rho = self._rates(group)
             params = [p for p in group['params'] if p in moved]
             if not params:
                 continue
             states = [self.state[p] for p in params]
-            debias = (1 - (1 - decay) ** self._steps).clamp_min(decay)
+            debias = (1 - (1 - decay) ** (ok * self._steps)).clamp_min(decay)
             rates = [(ok * rate).to(states[0]['h']) for rate in (lr, decay, rho)]
             for p, state in zip(params, states, strict=True):
                 self._torch_update(p, state, group, *moved[p], *rates, debias.to(rates[0]))
@@ -593,7 +588,7 @@ class BLR(torch.optim.Optimizer):
         """All that decides the next step: buffers, settings, counters and random generators."""
         packed = {
             i: {name: state[name].clone() for name in _SAVED if name in state}
-            for i, (_, state) in enumerate(self._states())
+            for i, (_, state) in enumerate(self._flat)
         }
         first = 0
         groups = []
@@ -619,26 +614,27 @@ class BLR(torch.optim.Optimizer):
             ValueError: it is the state of another model.
         """
         saved = state_dict['state']
-        mine = list(self._states())
+        mine = self._flat
         sizes = [len(g['params']) for g in self.param_groups]
         theirs = [len(g['params']) for g in state_dict['param_groups']]
         if sizes != theirs:
             raise ValueError(f'the state has groups of {theirs} parameters, this model of {sizes}')
         for i, (p, _) in enumerate(mine):
             shape = tuple(saved[i]['h'].shape)
+            names = {name for name in _SAVED if name in mine[i][1]}
+            if names != set(saved[i]):
+                raise ValueError(
+                    f'the state of another model: parameter {i} has {sorted(names)} here and '
+                    f'{sorted(saved[i])} there'
+                )
             if shape != tuple(p.shape):
                 raise ValueError(
                     f'the state of another model: parameter {i} is {tuple(p.shape)} here and '
                     f'{shape} there'
                 )
         for i, (_, state) in enumerate(mine):
-            for name in _SAVED:
-                if name not in saved[i]:
-                    state.pop(name, None)
-                elif name in state:
-                    state[name].copy_(saved[i][name])
-                else:
-                    state[name] = saved[i][name].to(state['h']).clone()
+            for name, value in saved[i].items():
+                state[name].copy_(value)
             for name in ('sum_gradient', 'sum_curvature'):
                 state.pop(name, None)
         for group, settings in zip(self.param_groups, state_dict['param_groups'], strict=True):
@@ -646,8 +642,9 @@ class BLR(torch.optim.Optimizer):
         self.generator.set_state(state_dict['random']['generator'])
         self._seed = state_dict['random']['seed']
         self._draws = state_dict['random']['draws']
-        self._steps.fill_(state_dict['counters']['steps'])
-        self._skipped.fill_(state_dict['counters']['skipped'])
+        # In place where it is a tensor, as a captured graph knows it by its address.
+        self._steps += state_dict['counters']['steps'] - self.steps
+        self._skipped += state_dict['counters']['skipped'] - self.skipped
         self._pending, self._folded, self._fresh = None, 0, False
 
     def _mean(self, p: Tensor) -> Tensor:
@@ -655,11 +652,6 @@ class BLR(torch.optim.Optimizer):
 
     def _group_of(self, p: Tensor) -> dict[str, Any]:
         return next(g for g in self.param_groups if any(p is q for q in g['params']))
-
-    def _states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        for group in self.param_groups:
-            for p in group['params']:
-                yield p, self.state[p]
 
 
 _SAVED = ('h', 'momentum', 'mean', 'prior_mean', 'prior_precision')
