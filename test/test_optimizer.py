@@ -631,3 +631,50 @@ def test_both_paths_agree_on_the_same_noise():
                 optimizer.step()
             ends.append((w.detach().clone(), optimizer.precision(w)))
         torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_working_compiler_the_optimizer_says_so_and_works(monkeypatch, tmp_path):
+    monkeypatch.setenv('CC', 'false')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    kernel.load.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match='without its kernel'):
+            assert kernel.load() is None
+        w = parameter(2)
+        optimizer = BLR([w], 0.1, ess=1.0)
+        give(optimizer, {w: 1.0})
+        optimizer.step()
+        assert bool((w < 0).all())
+        with pytest.raises(ValueError, match='use_kernel=True'):
+            BLR([w], 0.1, ess=1.0, use_kernel=True)
+        assert list(tmp_path.rglob('*.so')) == []
+    finally:
+        kernel.load.cache_clear()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+def test_a_step_can_be_captured_in_a_cuda_graph():
+    w = torch.zeros(1000, device='cuda', requires_grad=True)
+    gradient = torch.ones(1000, device='cuda')
+    optimizer = BLR([w], 1e-3, ess=1e4, generator=torch.Generator('cuda').manual_seed(0))
+
+    def step() -> None:
+        with optimizer.sampled() as draw:
+            draw[w].grad = gradient
+        optimizer.step()
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(optimizer.generator)
+    with torch.cuda.graph(graph):
+        step()
+    before, draws = w.detach().clone(), []
+    for _ in range(3):
+        graph.replay()
+        draws.append(optimizer.state[w]['sample'].detach().clone())
+    assert bool((w < before).all()) and not torch.equal(draws[0], draws[1])
+    assert optimizer.steps == 6

@@ -280,7 +280,7 @@ SCALE_BAR = 1.5
 
 def scale_rows() -> list[dict[str, Any]]:
     """How far h is from the true Gauss–Newton diagonal as learning goes on, from that start."""
-    rules = {'Gauss-Newton': (blr.Rule(blr.GaussNewton()), 0.99, SCALE_BAR)}
+    rules = {'Gauss-Newton': (blr.Rule(blr.GaussNewton()), 0.95, SCALE_BAR)}
     rules['Price'] = (blr.SOBA, 0.99999, None)
     rows = []
     for name, (rule, beta2, bar) in rules.items():
@@ -314,7 +314,7 @@ def scale(rule: blr.Rule, beta2: float, checkpoints: tuple[int, ...]) -> dict[in
         return [at_mean.curvature[p] for p in parameters]
 
     optimizer = blr.BLR(
-        parameters, 0.01, ess=2000, rule=rule, betas=(0.9, beta2), generator=generator
+        parameters, 0.004, ess=2000, rule=rule, betas=(0.9, beta2), generator=generator
     )
     for p, h in zip(parameters, truth(), strict=True):
         optimizer.set_curvature(p, h)
