@@ -48,7 +48,7 @@ setup(
         SIM,
         *(f'{SIM}.{package}' for package in find_packages('sim')),
     ],
-    package_data={SIM: ['*.xml', '*/*.xml']},
+    package_data={NAME: ['blr/*.c'], SIM: ['*.xml', '*/*.xml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
@@ -73,6 +73,7 @@ setup(
             'hypothesis>=6',
             'ruff>=0.17',
             'ivon-opt>=0.1.3',
+            'scikit-learn>=1.3',
             'catkin_pkg>=1',
             'packaging',
             # From 80 on, `colcon build --symlink-install` fails.

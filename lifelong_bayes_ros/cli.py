@@ -123,6 +123,14 @@ def up(args: argparse.Namespace) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Print figures."""
+    if args.what in ('optimizer', 'quality'):
+        from .experiments.bench_optimizer import optimizer_report
+        from .experiments.bench_quality import quality_report
+
+        make = optimizer_report if args.what == 'optimizer' else quality_report
+        with status_bar() as status:
+            report = make(status)
+        return deliver(report, args.json)
     from .experiments.bench import run_bench
 
     with status_bar() as status:
@@ -190,7 +198,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--domain-id', type=int, help='ROS domain (default: ROS_DOMAIN_ID)')
 
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
-    sub.add_argument('what', choices=['loop', 'all'], help='what to measure')
+    sub.add_argument(
+        'what', choices=['loop', 'optimizer', 'quality', 'all'], help='what to measure'
+    )
     sub.add_argument('--robot', default='quad')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     return top

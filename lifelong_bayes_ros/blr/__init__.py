@@ -3,7 +3,41 @@
 Needs torch only; usable without a robot.
 """
 
-from .gaussian import Gaussian, ImproperPosteriorError, Innovation
-from .optimizer import BLR
+from . import kernel
+from .curvature import Curvature, GaussNewton, PerExample, Reparameterised, SquaredGradient
+from .diagonal import DiagonalGaussian
+from .gaussian import Gaussian, Innovation
+from .low_rank import LowRankGaussian
+from .mixture import Mixture
+from .natural_step import elbo, natural_step
+from .optimizer import BLR, Draw
+from .posterior import ExponentialFamily, ImproperPosteriorError, Posterior
+from .regression import NormalInverseGamma
+from .rule import IVON, SOBA, VADAM, VOGN, Rule
 
-__all__ = ['BLR', 'Gaussian', 'ImproperPosteriorError', 'Innovation']
+__all__ = [
+    'BLR',
+    'IVON',
+    'SOBA',
+    'VADAM',
+    'VOGN',
+    'Curvature',
+    'DiagonalGaussian',
+    'Draw',
+    'ExponentialFamily',
+    'GaussNewton',
+    'Gaussian',
+    'ImproperPosteriorError',
+    'Innovation',
+    'LowRankGaussian',
+    'Mixture',
+    'NormalInverseGamma',
+    'PerExample',
+    'Posterior',
+    'Reparameterised',
+    'Rule',
+    'SquaredGradient',
+    'elbo',
+    'kernel',
+    'natural_step',
+]

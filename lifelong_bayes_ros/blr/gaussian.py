@@ -6,20 +6,18 @@ parameters of the data to those of the prior (Khan & Rue 2023, section 3.1):
     Λ ← Λ + Hᵀ R⁻¹ H,   η ← η + Hᵀ R⁻¹ y,   Λ = Σ⁻¹, η = Λ m.
 
 `condition` does the same in moment form (Kalman), which costs O(n²) for a few outputs.
-Instances are immutable: every operation returns a new one, so keeping an old posterior is free.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-class ImproperPosteriorError(ValueError):
-    """The result of a division or merge has a precision that is not positive definite."""
+from .posterior import ExponentialFamily, cholesky, mirrored, standard_normal
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Innovation:
     chol: Tensor  # Cholesky factor of H Σ Hᵀ + R [k, k]
 
 
-class Gaussian:
-    """q(θ) = N(mean, covariance) over n parameters, float64."""
+class Gaussian(ExponentialFamily):
+    """q(θ) = N(mean, covariance). λ = (Λ m, Λ), T(θ) = (θ, −θθᵀ/2)."""
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         """Take mean [n] and covariance [n, n] without copying; callers must not write to them."""
@@ -58,11 +56,7 @@ class Gaussian:
         Raises:
             ImproperPosteriorError: Λ is not positive definite.
         """
-        chol, info = torch.linalg.cholesky_ex((precision + precision.T) / 2)
-        if info.item() != 0 or not bool(torch.isfinite(chol).all()):
-            raise ImproperPosteriorError(
-                'the precision is not positive definite: more was taken out than was put in'
-            )
+        chol = cholesky(precision)
         covariance = torch.cholesky_inverse(chol)
         return cls(covariance @ eta, covariance)
 
@@ -71,18 +65,41 @@ class Gaussian:
         precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
         return precision @ self.mean, precision
 
-    def multiply(self, other: Gaussian, divide: Gaussian | None = None) -> Gaussian:
-        """Product with `other`, divided by `divide` (their common prior), in natural parameters.
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """(E[θ] [n], −E[θθᵀ]/2 [n, n])."""
+        return self.mean, -0.5 * (torch.outer(self.mean, self.mean) + self.covariance)
 
-        Raises:
-            ImproperPosteriorError: the result is not a density.
-        """
-        eta, precision = self.natural()
-        for factor, sign in ((other, 1.0), (divide, -1.0)):
-            if factor is not None:
-                more_eta, more = factor.natural()
-                eta, precision = eta + sign * more_eta, precision + sign * more
-        return Gaussian.from_natural(eta, precision)
+    def log_partition(self) -> Tensor:
+        """A(λ)."""
+        white = self._whiten(self.mean)
+        return 0.5 * (white.square().sum() + self._log_det())
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Independent draws [count, n]."""
+        return self.mean + standard_normal(self.mean, count, generator) @ self.factor().T
+
+    def antithetic(self, pairs: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws [2 · pairs, n]; the second half mirrors the first."""
+        return mirrored(self.sample(pairs, generator), self.mean)
+
+    def entropy(self) -> Tensor:
+        """Entropy, nats."""
+        return 0.5 * (self.size + self._log_det())
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self ‖ other)."""
+        shift = self._same(other)._whiten(self.mean - other.mean).square().sum()
+        trace = other._whiten(self.factor().T).square().sum()
+        return 0.5 * (trace - self.size + shift + other._log_det() - self._log_det())
+
+    def state(self) -> dict[str, Tensor]:
+        """Mean and covariance."""
+        return {'mean': self.mean, 'covariance': self.covariance}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Gaussian:
+        """From mean and covariance."""
+        return cls(state['mean'], state['covariance'])
 
     def predict(self, design: Tensor, noise: Tensor) -> Innovation:
         """Predictive of y = H θ + e for a design H [k, n] and noise variances R [k]."""
@@ -107,8 +124,17 @@ class Gaussian:
         return torch.linalg.cholesky(self.covariance)
 
     def log_prob(self, theta: Tensor) -> Tensor:
-        """Log density at θ [n]."""
-        chol = self.factor()
-        white = torch.linalg.solve_triangular(chol, (theta - self.mean)[:, None], upper=False)
-        log_det = 2 * torch.log(torch.diagonal(chol)).sum()
-        return -0.5 * (white.square().sum() + log_det + self.size * math.log(2 * math.pi))
+        """Log density [...] at θ [..., n]."""
+        square = self._whiten(theta - self.mean).square().sum(dim=-1)
+        return -0.5 * (square + self._log_det())
+
+    def _whiten(self, vectors: Tensor) -> Tensor:
+        """L⁻¹ v for vectors [..., n], Σ = L Lᵀ."""
+        flat = vectors.reshape(-1, self.size)
+        white = torch.linalg.solve_triangular(self.factor(), flat.T, upper=False)
+        return white.T.reshape(vectors.shape)
+
+    def _log_det(self) -> Tensor:
+        """Log determinant of 2π Σ."""
+        diagonal = torch.diagonal(self.factor())
+        return 2 * diagonal.log().sum() + self.size * math.log(2 * math.pi)

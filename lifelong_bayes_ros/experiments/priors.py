@@ -85,8 +85,8 @@ def _code_hash(simulator: Path) -> str:
     """Hash of the code that decides the result: simulator, pre-training, BLR, trunk."""
     package = Path(pretraining.__file__).parents[1]
     files = [Path(pretraining.__file__), package / 'dynamics' / 'trunk.py']
-    files += sorted((package / 'blr').glob('*.py'))
-    files += [f for f in sorted(simulator.iterdir()) if f.suffix in ('.py', '.xml')]
+    folders = (package / 'blr', simulator)
+    files += [f for d in folders for f in sorted(d.iterdir()) if f.suffix in ('.py', '.c', '.xml')]
     sha = hashlib.sha256()
     for file in files:
         sha.update(file.name.encode())

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..blr import BLR
+from ..blr import BLR, VADAM
 from ..dynamics.model import DELAYS, Dynamics, Prior
 from ..dynamics.trunk import Encoder, Trunk
 from ..robot.spec import RobotSpec
@@ -221,6 +221,7 @@ def _train_trunk(
         lr=config.lr,
         # Squaring the mean gradient of a batch gives the curvature of one example over the batch.
         ess=count * examples * count * batch,
+        rule=VADAM,
         init_curvature=1e-4,
         generator=generator,
     )
@@ -234,13 +235,12 @@ def _train_trunk(
     for step in range(config.steps):
         pick = torch.randint(examples, (count, batch), generator=generator)
         x, y = inputs[rows, pick], targets[rows, pick]
-        with optimizer.sampled():
-            hidden = torch.tanh(torch.relu(x @ w1 + b1) @ w2 + b2)
-            residual = torch.cat([hidden, x, ones], dim=2) @ heads - y
+        with optimizer.sampled() as draw:
+            hidden = torch.tanh(torch.relu(x @ draw[w1] + draw[b1]) @ draw[w2] + draw[b2])
+            residual = torch.cat([hidden, x, ones], dim=2) @ draw[heads] - y
             loss = 0.5 * (residual.square() / variance).sum(dim=2).mean()
-            optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_([*weights, heads], 10.0)
+        torch.nn.utils.clip_grad_norm_([*weights, heads], 10.0)
         optimizer.step()
         schedule.step()
         with torch.no_grad():
