@@ -2,8 +2,7 @@
 
 All optimizers take turns in random order in one process on one thread, on copies of one network
 with the same gradients. A ratio is the median over rounds of the ratio within a round, of thread
-CPU time (of the device's time on a GPU), so that what else the machine does cancels. The kernel
-computes with the weights' gradient buffers in place: what `ivon-opt` and AdamW also do.
+CPU time (of the device's time on a GPU), so that what else the machine does cancels.
 """
 
 from __future__ import annotations
