@@ -9,8 +9,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from lifelong_bayes_ros import cli
+from lifelong_bayes_ros.experiments import bench
 from lifelong_bayes_ros.experiments.life import LearningAgent, run_life
-from lifelong_bayes_ros.experiments.lives import row
+from lifelong_bayes_ros.experiments.lives import report_object, row
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.learning.codec import encode_prior
 from lifelong_bayes_ros.learning.store import load_state
@@ -155,3 +156,23 @@ def test_a_missed_bar_is_the_exit_status(capsys):
     assert cli.deliver({'rows': [good]}, True) == 0
     assert cli.deliver({'rows': [good, bad]}, True) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def measure(what, status):
+        measured.append(what)
+        rows = [row(f'figure of {what}', 1.25, 'ms', 'lower', 1.0)]
+        return report_object(what, [0], rows)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, 'run_bench', measure)
+    assert cli.main(['bench', 'all', '--json']) == 1
+    assert cli.main(['bench', 'all', '--json']) == 1
+    assert measured == list(bench.COMMANDS)  # once each: the second call found them
+    page = (tmp_path / 'BENCHMARKS.md').read_text()
+    for what, command in bench.COMMANDS.items():
+        assert f'## `{command}`' in page
+        assert f'| figure of {what} | 1.25 | ms | ≤ 1 | **no** |' in page
+    assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(bench.COMMANDS)

@@ -11,24 +11,79 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..learning.store import write_atomically
 from ..robot.spec import load_robot
 from .demo import STALL
-from .lives import Status, report_object, row
+from .lives import Status, life_command, report_object, row
 from .priors import prior_for
 
 STEPS = 600
+SEEDS = [0, 1, 2]
+KEPT = Path('out/bench')
+PAGE = Path('BENCHMARKS.md')
 
 
-def run_bench(what: str, robot: str, status: Status) -> dict[str, Any]:
-    """Measure `what` and return the report object.
+def run_bench(what: str, status: Status) -> dict[str, Any]:
+    """Measure one thing and return its report object.
 
     Raises:
-        UserError: unknown robot, or a node failed.
+        UserError: a node failed.
     """
-    benches = {'loop': bench_loop}
-    names = list(benches) if what == 'all' else [what]
-    rows = [r for name in names for r in benches[name](robot, status)]
-    return report_object(f'bench {what}', [0], rows)
+    if what == 'loop':
+        rows = [r for robot in ('quad', 'arm') for r in bench_loop(robot, status)]
+        return report_object('bench loop', [0], rows)
+    if what == 'life':
+        report = life_command(['quad', 'arm'], SEEDS, KEPT / 'life', status)
+        return {k: v for k, v in report.items() if k != 'lives'}
+    # scikit-learn and the peers are needed for these only.
+    if what == 'optimizer':
+        from .bench_optimizer import optimizer_report
+
+        return optimizer_report(status)
+    from .bench_quality import quality_report
+
+    return quality_report(status)
+
+
+COMMANDS = {
+    'life': 'lifelong-bayes life --robots quad,arm --seeds 3',
+    'loop': 'lifelong-bayes bench loop',
+    'optimizer': 'lifelong-bayes bench optimizer',
+    'quality': 'lifelong-bayes bench quality',
+}
+
+
+def run_all(status: Status) -> dict[str, Any]:
+    """Measure everything that has not been measured yet, and write BENCHMARKS.md."""
+    reports = {}
+    for what in COMMANDS:
+        kept = KEPT / f'{what}.json'
+        if not kept.is_file():
+            write_atomically(kept, json.dumps(run_bench(what, status)).encode())
+        reports[what] = json.loads(kept.read_text())
+    write_atomically(PAGE, benchmarks_page(reports).encode())
+    return report_object('bench all', SEEDS, [r for v in reports.values() for r in v['rows']])
+
+
+def benchmarks_page(reports: dict[str, dict[str, Any]]) -> str:
+    """All rows as Markdown, under the commands that print them."""
+    lines = [
+        '# Benchmarks',
+        '',
+        'Written by `make bench`, which runs the commands below and keeps each result in '
+        f'`{KEPT}`;',
+        'remove a file there to measure again.',
+    ]
+    for what, report in reports.items():
+        versions = ', '.join(f'{k} {v}' for k, v in report['versions'].items())
+        lines += ['', f'## `{COMMANDS[what]}`', '', f'{report["machine"]}; {versions}', '']
+        lines += ['| | value | unit | bar | met |', '|---|---|---|---|---|']
+        for r in report['rows']:
+            sign = '≥' if r['better'] == 'higher' else '≤'
+            bar = '' if r['bar'] is None else f'{sign} {r["bar"]:g}'
+            met = {None: '', True: 'yes', False: '**no**'}[r['ok']]
+            lines.append(f'| {r["name"]} | {r["value"]:.4g} | {r["unit"]} | {bar} | {met} |')
+    return '\n'.join(lines) + '\n'
 
 
 def bench_loop(robot: str, status: Status) -> list[dict[str, Any]]:
