@@ -815,14 +815,6 @@ def test_samples_are_seeded_and_within_limits(name):
     assert (np.abs(states[:, spec.angles]) <= np.pi).all()
 
 
-@every_robot
-def test_print_the_cost_of_one_step(name):
-    robot = make_with(name, [Friction(0.1), Payload(0.2)])
-    arguments = batch(robot, 500)
-    begin = time.perf_counter()
-    robot.one_step(*arguments)
-    print(f'{name}: {(time.perf_counter() - begin) / 500 * 1e6:.1f} µs per sample of one_step')
-
 
 # ---------------------------------------------------------------------- lives
 LIVES = sorted(path.stem for path in (share_dir() / 'config' / 'lives').glob('*.yaml'))
