@@ -1,7 +1,5 @@
 """The simulator: one contract for every robot and every shift, and physics checked by hand."""
 
-import time
-
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -813,7 +811,6 @@ def test_samples_are_seeded_and_within_limits(name):
     states = robot.sample_states(np.random.default_rng(3), 500)
     assert states.shape == (500, len(spec.state))
     assert (np.abs(states[:, spec.angles]) <= np.pi).all()
-
 
 
 # ---------------------------------------------------------------------- lives
