@@ -116,7 +116,7 @@ def test_a_life_in_lockstep_loses_nothing_and_equals_one_without_ros(tiny, tmp_p
         assert recorded.prior()[0].dynamics.spec == QUAD
     assert [t['score'] for t in truth] == trace.score
     assert [t['regime'] for t in truth] == ['A'] * 25 + ['B'] * 20
-    assert all(t['latency'] > 0 for t in truth)
+    assert all(len(t['latencies']) == 1 and t['latencies'][0] > 0 for t in truth)
     assert [t['done'] for t in truth] == [False] * 44 + [True]
     steps = life.steps + 1  # the first state makes a transition too
     assert counts['transition'] == counts['learner_state'] == steps

@@ -122,7 +122,7 @@ def bench_loop(robot: str, status: Status) -> list[dict[str, Any]]:
             until = time.monotonic() + 3.0  # diagnostics come once a second
             while time.monotonic() < until:
                 bringup.spin(0.1)
-    latencies = 1e3 * np.array([t['latency'] for t in truths if t['latency'] is not None])
+    latencies = 1e3 * np.concatenate([t['latencies'] for t in truths])
     sent = int(figures['transition_streamer: transitions']['sent'])
     received = int(figures['learner: learning']['transitions'])
     lost = int(figures['learner: learning']['lost'])

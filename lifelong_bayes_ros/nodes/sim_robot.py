@@ -16,6 +16,7 @@ from . import topics
 from .base import OK, SEED, BaseNode, Parameter, run
 from .codecs import action_from_msg, command_from_msg, json_to_msg, state_messages, to_stamp
 
+REMEMBERED = 100  # states whose answers may still come late
 RESEND = 0.5  # s of wall time without an answer after which a state is published again
 
 
@@ -70,7 +71,9 @@ class SimRobot(BaseNode):
         self.step = 0
         self.done = False
         self.late = 0  # steps in real time that began before the newest state was answered
-        self.latency: float | None = None  # s of wall time from the newest state to its answer
+        self.answered = False  # whether the newest state was answered
+        self.unanswered: dict[int, float] = {}  # stamp of a state: wall time it was published
+        self.latencies: list[float] = []  # s of wall time from a state to its answer
         self.command = self.spec.neutral
         self.shifts = self._wanted_shifts()
         options = {'shifts': self._objects(self.shifts)}
@@ -86,16 +89,17 @@ class SimRobot(BaseNode):
         self.command = command_from_msg(self.spec, message)
 
     def _tick(self) -> None:
-        self.late += self.latency is None
+        self.late += not self.answered
         self._step(self.command)
 
     def _on_action(self, message: Any) -> None:
         stamp_ns, command = action_from_msg(self.spec, message)
+        if stamp_ns in self.unanswered:
+            self.latencies.append(time.monotonic() - self.unanswered.pop(stamp_ns))
         if stamp_ns != self.env.stamp_ns:
             self.counts['action for an old state'] += 1
             return
-        if self.latency is None:
-            self.latency = time.monotonic() - self.sent_at
+        self.answered = True
         if not self.realtime:
             self._step(command)
 
@@ -122,7 +126,7 @@ class SimRobot(BaseNode):
             'score': float(score),
             'crashed': bool(info['crashed']),
             'late': self.late,
-            'latency': self.latency,
+            'latencies': self.latencies,
             'state': np.asarray(info['state']).tolist(),
             'done': self.done,
         }
@@ -138,7 +142,10 @@ class SimRobot(BaseNode):
         stamp_ns = self.env.stamp_ns
         self.clock.publish(Clock(clock=to_stamp(stamp_ns)))
         self.messages = state_messages(self.spec, stamp_ns, x)
-        self.latency = None
+        self.answered, self.latencies = False, []
+        self.unanswered[stamp_ns] = time.monotonic()
+        if len(self.unanswered) > REMEMBERED:
+            del self.unanswered[next(iter(self.unanswered))]
         self._send()
 
     def _send(self) -> None:
