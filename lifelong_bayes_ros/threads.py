@@ -1,6 +1,7 @@
 """One thread per process for linear algebra; import this before numpy.
 
-Small matrices gain nothing from threads, and on a busy machine lose a hundredfold.
+Read once, when numpy and torch load their linear algebra. Small matrices gain nothing from
+threads, and on a busy machine they wait for them.
 """
 
 import os

@@ -108,13 +108,6 @@ def test_a_merged_reservoir_represents_each_stream_by_its_length():
     assert np.mean(share) == pytest.approx(0.75, abs=0.03)
 
 
-def test_a_copied_reservoir_is_independent():
-    original, rng = Reservoir(4), np.random.default_rng(4)
-    copy = original.copy()
-    copy.add(numbered(0, 1)[0], rng)
-    assert (original.seen, original.samples) == (0, [])
-
-
 # ---------------------------------------------------------------------- library and filter
 def test_the_nominal_entry_is_never_overwritten_and_names_are_never_reused():
     lib = library()

@@ -1,6 +1,6 @@
 """Builds kernel.c on first use and loads it. Where there is no C compiler, there is no kernel.
 
-Plain C through ctypes: it compiles in about a second, once per machine, needs no header but
+Plain C through ctypes: it compiles quickly, once per machine, needs no header but
 libc's, and runs without the interpreter lock. A torch extension would have to parse torch's
 headers, and `torch.compile` would have to trace the step in every new process.
 """

@@ -87,10 +87,6 @@ class Trace:
     plan_seconds: list[float] = field(default_factory=list)
     learn_seconds: list[float] = field(default_factory=list)
 
-    def mean_score(self, first: int = 0, last: int | None = None) -> float:
-        """Mean score over steps [first, last)."""
-        return float(np.mean(self.score[first:last]))
-
 
 def run_life(
     spec: RobotSpec,

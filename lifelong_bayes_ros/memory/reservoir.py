@@ -57,7 +57,3 @@ class Reservoir:
             kept.append(pools[side].pop(int(rng.integers(len(pools[side])))))
             left[side] -= 1
         return Reservoir(self.capacity, self.seen + other.seen, kept)
-
-    def copy(self) -> Reservoir:
-        """An independent copy; the samples themselves are never changed."""
-        return Reservoir(self.capacity, self.seen, list(self.samples))
