@@ -21,7 +21,7 @@ from torch import Tensor
 from . import kernel
 
 if TYPE_CHECKING:
-    from .optimizer import Draw
+    from .draw import Draw
 
 Predict = Callable[['Draw', Tensor], Tensor]  # inputs [b, ...] to outputs [b, ...]
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs and targets to losses of examples [b]

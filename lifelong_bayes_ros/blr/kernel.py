@@ -20,8 +20,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name('kernel.c')
 # Only the compiler may see -ffast-math: given to the linker, it flushes the whole process's
-# denormal numbers to zero.
-FLAGS = ('-O3', '-march=native', '-ffast-math', '-fPIC')
+# denormal numbers to zero. Why sums keep their order: see run_block in kernel.c.
+FLAGS = ('-O3', '-march=native', '-ffast-math', '-fno-associative-math', '-fPIC')
 
 PRICE, SQUARED, OBSERVED = range(3)
 
@@ -60,6 +60,16 @@ class Settings(ctypes.Structure):
     ]
 
 
+class Group(ctypes.Structure):
+    """A group's parameters and settings; see kernel.c."""
+
+    _fields_ = [
+        ('tensors', ctypes.POINTER(Tensor)),
+        ('count', ctypes.c_int64),
+        ('rule', Settings),
+    ]
+
+
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be built (with a warning saying why)."""
@@ -72,18 +82,14 @@ def load() -> ctypes.CDLL | None:
         detail = getattr(error, 'stderr', None) or error
         warnings.warn(f'the optimizer runs without its kernel: {detail}', stacklevel=2)
         return None
-    tensors = ctypes.POINTER(Tensor)
     library.blr_run.argtypes = [
-        tensors,
+        ctypes.POINTER(Group),
         ctypes.c_int64,
-        ctypes.POINTER(Settings),
         ctypes.c_uint64,
         ctypes.c_uint64,
         ctypes.c_int32,
     ]
-    library.blr_run.restype = None
-    library.blr_finite.argtypes = [tensors, ctypes.c_int64]
-    library.blr_finite.restype = ctypes.c_int32
+    library.blr_run.restype = ctypes.c_int32
     return library
 
 
