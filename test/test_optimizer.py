@@ -19,6 +19,7 @@ from lifelong_bayes_ros.blr import (
     GaussNewton,
     PerExample,
     Reparameterised,
+    RhoOf,
     Rule,
     SquaredGradient,
     kernel,
@@ -291,6 +292,50 @@ def test_a_draw_goes_through_every_kind_of_module(make):
     torch.testing.assert_close(net.norm.running_mean, reference.norm.running_mean)
 
 
+@pytest.mark.filterwarnings('ignore')
+def test_a_compiled_twin_computes_with_every_new_draw(make):
+    model, x, y = regression()
+    optimizer = make(model.parameters(), 0.01, ess=10.0)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    sampled = torch.compile(optimizer.twin(model), backend=backend)
+    for _ in range(4):
+        with optimizer.sampled() as draw:
+            out = sampled(x)
+            assert torch.equal(out, draw.call(model, x))
+            assert not torch.equal(out, model(x))
+            squares(out, y).mean().backward()
+        optimizer.step()
+    assert len(graphs) == 1
+    with optimizer.sampled() as draw, pytest.raises(TypeError, match='compile the twin'):
+        draw.call(torch.compile(model, backend=backend), x)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_compiled_step_takes_the_same_steps(make):
+    ends = []
+    for compiled in (False, True):
+        w = parameter(50)
+        optimizer = make([w], 0.1)
+
+        def step(optimizer=optimizer, w=w) -> None:
+            with optimizer.sampled() as draw:
+                draw[w].grad = torch.cos(draw[w].detach())
+            optimizer.step()
+
+        torch._dynamo.reset()
+        run = torch.compile(step, backend='eager') if compiled else step
+        for _ in range(5):
+            run()
+        ends.append((w.detach().clone(), optimizer.precision(w)))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-6, atol=1e-7)
+
+
 def test_an_exception_while_sampling_leaves_the_mean_and_no_draw(make):
     w = parameter(5, value=1.0)
     optimizer = make([w])
@@ -435,6 +480,26 @@ def test_learning_rate_and_rho_follow_schedulers(make):
     assert moves[1] / moves[0] == pytest.approx(0.1, rel=0.01)
     assert moves[2] / moves[1] == pytest.approx(0.1, rel=0.01)
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=9)  # writes betas
+
+
+def test_rho_follows_any_scheduler_of_torch(make, recwarn):
+    one, two = parameter(2), parameter(2)
+    optimizer = make([{'params': [one]}, {'params': [two], 'betas': (0.5, 0.6)}], betas=(0.9, 0.9))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(RhoOf(optimizer), 0.5)
+    h = 1.0
+    for step in range(4):
+        give(optimizer, {one: 0.0})  # the reparameterised estimate of f is 0
+        optimizer.step()
+        gap = -0.1 * 0.5**step * h
+        h = h + gap + gap**2 / (2 * (h + 1e-6))
+        schedule.step()
+    torch.testing.assert_close(optimizer.precision(one) / 100, torch.full((2,), h + 1e-6))
+    assert optimizer.param_groups[1]['betas'] == (0.5, pytest.approx(1 - 0.4 * 0.5**4))
+    assert not [w for w in recwarn if 'lr_scheduler' in str(w.message)]
+    with pytest.raises(ValueError, match='rho=2'):
+        RhoOf(optimizer).param_groups[0]['lr'] = 2.0
+    with pytest.raises(ValueError, match='SGD has no betas'):
+        RhoOf(torch.optim.SGD([one], 0.1))
 
 
 def test_groups_have_their_own_settings(make):

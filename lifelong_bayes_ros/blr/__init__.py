@@ -15,6 +15,7 @@ from .optimizer import BLR
 from .posterior import ExponentialFamily, ImproperPosteriorError, Posterior
 from .regression import NormalInverseGamma
 from .rule import IVON, SOBA, VADAM, VOGN, Rule
+from .schedule import RhoOf
 
 __all__ = [
     'BLR',
@@ -36,6 +37,7 @@ __all__ = [
     'PerExample',
     'Posterior',
     'Reparameterised',
+    'RhoOf',
     'Rule',
     'SquaredGradient',
     'elbo',

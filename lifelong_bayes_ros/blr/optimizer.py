@@ -241,6 +241,7 @@ class BLR(torch.optim.Optimizer):
 
     # Drawing.
 
+    @torch._disable_dynamo  # see `step`
     @contextmanager
     def sampled(self) -> Iterator[Draw]:
         """A draw from the posterior; the parameters themselves stay at the mean."""
@@ -326,6 +327,8 @@ class BLR(torch.optim.Optimizer):
 
     # Learning.
 
+    # Traced by torch.compile, what an optimizer counts in its attributes would be lost.
+    @torch._disable_dynamo
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the draws since the last step.
 

@@ -15,7 +15,16 @@ from torch import Tensor
 
 
 def twin(module: torch.nn.Module, tensors: Mapping[Tensor, Tensor]) -> torch.nn.Module:
-    """The module with `tensors[p]` for each parameter p in it; the module is not touched."""
+    """The module with `tensors[p]` for each parameter p in it; the module is not touched.
+
+    Raises:
+        TypeError: the module was compiled, and so computes with its own parameters for ever.
+    """
+    if '_orig_mod' in module._modules:
+        raise TypeError(
+            'a compiled module keeps its parameters: compile the twin of the module instead, '
+            'torch.compile(optimizer.twin(model))'
+        )
     return _twin(module, tensors, {})
 
 
