@@ -15,8 +15,8 @@ SOBA/iBLR and IVON.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -241,29 +241,33 @@ class BLR(torch.optim.Optimizer):
 
     # Drawing.
 
-    @torch._disable_dynamo  # see `step`
-    @contextmanager
-    def sampled(self) -> Iterator[Draw]:
+    def sampled(self) -> AbstractContextManager[Draw]:
         """A draw from the posterior; the parameters themselves stay at the mean."""
+        return _Sampling(self)
+
+    @torch._disable_dynamo  # see `step`
+    def _enter(self) -> Draw:
         if self._inside:
             raise RuntimeError('sampled() is entered already: one draw at a time')
+        if self._pending is not None:
+            self._fold()
+        self._sample()
         self._inside = True
-        try:
-            if self._pending is not None:
-                self._fold()
-            self._sample()
-            draw = Draw(self._samples)
-            yield draw
-            self._fresh = False
-            gradients = [(p, sample.grad) for p, sample in self._samples.items()]
-            if not all(g is None for _, g in gradients):
-                for p, g in gradients:
-                    p.grad = g
-                self._pending = draw
-        finally:
-            self._inside = False
-            for sample in self._samples.values():
-                sample.grad = None
+        return Draw(self._samples)
+
+    @torch._disable_dynamo  # see `step`
+    def _leave(self, draw: Draw, failed: bool) -> None:
+        self._inside = False
+        gradients = [(p, sample.grad) for p, sample in self._samples.items()]
+        for sample in self._samples.values():
+            sample.grad = None
+        if failed:
+            return
+        self._fresh = False
+        if not all(g is None for _, g in gradients):
+            for p, g in gradients:
+                p.grad = g
+            self._pending = draw
 
     def twin(self, module: torch.nn.Module) -> torch.nn.Module:
         """A module that computes with the draw at hand, to be made once and compiled.
@@ -478,6 +482,20 @@ class BLR(torch.optim.Optimizer):
         self._steps += state_dict['counters']['steps'] - self.steps
         self._skipped += state_dict['counters']['skipped'] - self.skipped
         self._pending, self._folded, self._fresh = None, 0, False
+
+
+class _Sampling(AbstractContextManager):
+    """What `sampled()` returns: no generator, into which torch.compile would look."""
+
+    def __init__(self, optimizer: BLR) -> None:
+        self._optimizer = optimizer
+
+    def __enter__(self) -> Draw:
+        self._draw = self._optimizer._enter()
+        return self._draw
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._optimizer._leave(self._draw, kind is not None)
 
 
 _SUMS = ('sum_gradient', 'sum_curvature')
