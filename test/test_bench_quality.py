@@ -14,17 +14,35 @@ def tasks():
 
 def test_no_test_example_is_seen_before_the_test(tasks):
     for task in tasks:
-        fitting, validation, test = bench_quality.split(task, 0)
-        assert len(fitting[0]) + len(validation[0]) == task.train
+        training, test = bench_quality.split(task, 0)
+        assert len(training[0]) == task.train
         assert len(test[0]) == len(task.x) - task.train
         # Changing test examples changes nothing that was seen.
         order = torch.randperm(len(task.x), generator=torch.Generator().manual_seed(0))
         x = task.x.clone()
         x[order[task.train :]] += 100
         changed = bench_quality.split(bench_quality.Task(**(vars(task) | {'x': x})), 0)
-        assert torch.equal(changed[0][0], fitting[0])
-        assert torch.equal(changed[1][0], validation[0])
-        assert not torch.equal(changed[2][0], test[0])
+        assert torch.equal(changed[0][0], training[0])
+        assert not torch.equal(changed[1][0], test[0])
+
+
+def test_settings_are_chosen_on_examples_that_were_not_learned_from(tasks, monkeypatch):
+    task = tasks[0]
+    seen = []
+
+    def method(task, x, y, decay, seed):
+        seen.append(x)
+        return lambda inputs: (
+            torch.zeros(1, len(inputs), 1) if decay == 0.03 else 9 * torch.ones(1, len(inputs), 1)
+        )
+
+    monkeypatch.setitem(bench_quality.METHODS, 'guess', method)
+    decay, noise = bench_quality.choose(task, 'guess', 0)
+    # Standardised targets: the mean and the largest variance of the grid predict best.
+    assert (decay, noise) == (0.03, max(bench_quality.NOISES))
+    training = bench_quality.split(task, 0)[0][0]
+    assert all(len(x) == task.train * 2 // 3 for x in seen)
+    assert sum(len(x) for x in seen) == len(bench_quality.DECAYS) * 2 * len(training)
 
 
 def test_likelihoods_are_those_of_torch(tasks):
@@ -53,7 +71,7 @@ def test_calibration_of_a_calibrated_prediction(tasks):
 
 
 def test_the_scale_of_the_posterior_stays_right():
-    folds = bench_quality.scale(Rule(GaussNewton()), 0.95, (100, 200))
+    folds = bench_quality.scale(Rule(GaussNewton()), 0.95, (100, 200), 0)
     assert all(1 <= fold < 1.5 for fold in folds.values())
 
 
