@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Head:
             innovation,
             residual.cpu().numpy(),
             square / ds,
-            EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF),
+            float(EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)),
         )
 
     def update(self, design: torch.Tensor, prediction: Prediction) -> Head:
@@ -70,7 +71,10 @@ class Head:
         return replace(self, **changes)
 
 
-def student_t(square: float, log_det: float, size: int, dof: float) -> float:
+Scalar = TypeVar('Scalar', float, np.ndarray)
+
+
+def student_t(square: Scalar, log_det: Scalar, size: int, dof: float) -> Scalar:
     """Log density of a multivariate Student-t.
 
     Args:
@@ -83,5 +87,5 @@ def student_t(square: float, log_det: float, size: int, dof: float) -> float:
         math.lgamma((dof + size) / 2)
         - math.lgamma(dof / 2)
         - 0.5 * (size * math.log(dof * math.pi) + log_det)
-        - 0.5 * (dof + size) * math.log1p(square / dof)
+        - 0.5 * (dof + size) * np.log1p(square / dof)
     )

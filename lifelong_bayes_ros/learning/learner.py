@@ -23,6 +23,7 @@ from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
+from ..memory.bank import Bank
 from ..memory.consolidation import Consolidation, consolidate
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
@@ -30,8 +31,8 @@ from ..robot.transitions import Transition
 from .surprise import Surprise
 
 DRAWS = 16  # posterior draws in a Belief
-REDRAW = 25  # steps between exact redraws of them
 WALKS = 256  # draws of the task family that feed the random walk of those draws
+WALK_EVERY = 8  # transitions between steps of the random walk
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -119,7 +120,7 @@ class Learner:
         self._floor = self._tensor(prior.floor)
         start = Gaussian(theta, self.config.confidence_home * self.family.covariance)
         self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
-        # Fresh draws at every step would cost n²: these are taken again, with random signs.
+        # Fresh draws at every walk would cost n²: these are taken again, with random signs.
         fresh = self._tensor(self.rng.standard_normal((len(theta), WALKS)))
         self._walks = self.family.factor() @ fresh
         self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
@@ -140,6 +141,7 @@ class Learner:
         self._recent: deque[_Step] = deque(maxlen=self.config.watch)
         self._snapshots: deque[Head] = deque(maxlen=self.config.purge + 8)
         self.draws = self._nominal_draws
+        self._bank = Bank(*self.dynamics.nominal.shape)
 
     # ------------------------------------------------------------------ the way of the data
     def observe(self, transition: Transition) -> None:
@@ -240,7 +242,8 @@ class Learner:
     def _learn(self, transition: Transition, past: np.ndarray) -> None:
         x, u = transition.state.astype(float), transition.action.astype(float)
         x_next = transition.next_state.astype(float)
-        design = self._tensor(self.dynamics.design(x, u, past))
+        rows = self.dynamics.design(x, u, past)
+        design = self._tensor(rows)
         target = self.dynamics.target(x, x_next)
         sample = Sample(
             transition.state,
@@ -256,20 +259,25 @@ class Learner:
         self._since_soft += 1
         self._snapshots.append(self.live)
 
-        self._widen(self.config.random_walk)
+        if self.learned % WALK_EVERY == 0:
+            self._widen(1 - (1 - self.config.random_walk) ** WALK_EVERY)
         live = self.live.predict(design, target)
-        stored = {r.name: r.head.predict(design, target) for r in self.library.regimes}
+        regimes = self.library.regimes
+        self._bank.sync([self.family, *(r.head.posterior for r in regimes)])
+        noise = [self.live.noise, *(r.head.noise for r in regimes)]
+        scores = self._bank.score(rows, target, np.stack([n.variance for n in noise]))
+        evidence, nis = scores.evidence.tolist(), scores.nis.tolist()
         step = _Step(
             design,
             target,
             sample,
             live.evidence,
-            {name: (p.evidence, p.nis) for name, p in stored.items()},
+            {r.name: (evidence[i], nis[i]) for i, r in enumerate(regimes, start=1)},
             float(np.sum(live.residual**2 / self.prior.noise)),
-            float(np.sum(stored[NOMINAL].residual ** 2 / self.prior.noise)),
+            float(np.sum(scores.residual[1] ** 2 / self.prior.noise)),
         )
         self._recent.append(step)
-        self._filter(step)
+        self._filter(step, evidence[0])
         self._note(live)
         self._condition(design, live)
         self._remember(sample)
@@ -280,8 +288,6 @@ class Learner:
         elif not self._recall_later():
             self._soften()
             self._settle()
-        if self.age % REDRAW == 0:
-            self._redraw()
         self._guard()
 
     def _condition(self, design: torch.Tensor, prediction: Prediction) -> None:
@@ -293,15 +299,15 @@ class Learner:
         self.draws = self.draws - gain @ (design @ self.draws + jitter)
         self.live = self.live.update(design, prediction)
 
-    def _filter(self, step: _Step) -> None:
+    def _filter(self, step: _Step, fresh: float) -> None:
+        """Move the regime probabilities; `fresh` is the evidence of the task-family prior."""
         evidence = {name: e for name, (e, _) in step.stored.items()}
         if self.identity is None:
             evidence[NEW] = step.live
         else:
             name = self.regime
             evidence[name] = max(evidence[name], step.live)
-            fresh = Head(self.family, self.live.noise)
-            evidence[NEW] = fresh.predict(step.design, step.target).evidence
+            evidence[NEW] = fresh
         self.filter.update(evidence)
 
     def _note(self, prediction: Prediction) -> None:
@@ -420,7 +426,6 @@ class Learner:
             return
         self._since_soft = 0
         self._widen(0.15)
-        self._redraw()
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
         self._event('soft_shift', ratio=round(float(np.max(noise.variance / reference)), 2))
