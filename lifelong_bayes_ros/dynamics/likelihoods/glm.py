@@ -95,9 +95,24 @@ class Glm:
         posterior = work.posterior(self.posterior)
         return Glm(posterior, self.likelihood, tuple(sites[surplus:]), max(cursor - surplus, 0))
 
+    def settle(self, sweeps: int = 3) -> Glm:
+        """The head after fitting all sites of the window again: for when there is time."""
+        work, sites = _Moments.of(self.posterior), list(self.sites)
+        for _ in range(sweeps):
+            sites = [work.fit(self.likelihood, site) for site in sites]
+        return replace(self, posterior=work.posterior(self.posterior), sites=tuple(sites))
+
     def widen(self, towards: torch.Tensor, share: float) -> Glm:
-        """Covariance moved towards another one [n, n]: forgetting, as of a random walk."""
-        return replace(self, posterior=self.posterior.widen(towards, share))
+        """Covariance moved towards another one [n, n]: forgetting, as of a random walk.
+
+        No site can be fitted again after that: what is half forgotten cannot be taken out whole.
+        """
+        return Glm(self.posterior.widen(towards, share), self.likelihood)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next label will make an old site final."""
+        return len(self.sites) == WINDOW
 
 
 @dataclass
