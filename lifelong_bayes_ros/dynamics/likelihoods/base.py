@@ -33,7 +33,9 @@ class Predictive(ABC):
 class Likelihood(ABC):
     """Likelihood of one observation y given f [k]. Immutable."""
 
-    conjugate: ClassVar[bool] = False  # to a Gaussian: one pass over the labels is exact
+    # Whether what was learned of a label may be fitted again later. Where the loss is quadratic
+    # there is no need, and where it is not convex the sites need not converge.
+    revisable: ClassVar[bool] = False
 
     @property
     @abstractmethod

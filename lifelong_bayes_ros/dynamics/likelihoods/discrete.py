@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,7 +40,9 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 class DiscreteLikelihood(Likelihood):
-    """A likelihood of classes, integrated by quadrature over f."""
+    """A likelihood of classes with a convex loss, integrated by quadrature over f."""
+
+    revisable: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -82,7 +82,7 @@ class Glm:
         site = work.fit(
             self.likelihood, Site(np.array(design), label, np.zeros(k), np.zeros((k, k)))
         )
-        if self.likelihood.conjugate:
+        if not self.likelihood.revisable:
             learned = Glm(work.posterior(self.posterior), self.likelihood)
             likelihood = self.likelihood.learn(label, *learned.latent(design))
             return replace(learned, likelihood=likelihood)

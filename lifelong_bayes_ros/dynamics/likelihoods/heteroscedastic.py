@@ -9,9 +9,10 @@ import numpy as np
 
 from .base import Likelihood
 from .continuous import LOG_2PI, ScaleMixture, real_label
-from .mode import newton
 from .quadrature import grid
 
+ZOOMS = 5
+NODES = 65
 LIMIT = 60.0  # |log variance| is cut here in exponentials, so that none overflows
 
 
@@ -59,22 +60,28 @@ class HeteroscedasticGaussian(Likelihood):
     def match(
         self, label: np.ndarray, mean: np.ndarray, covariance: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """By quadrature over s about its mode; given s, μ is conjugate."""
-        nodes, weights = grid()
-        a = newton(self, label, mean, covariance)
+        """By quadrature over s, zoomed in on where its posterior is; given s, μ is conjugate."""
         deviation = math.sqrt(covariance[1, 1])
-        z = (covariance[1] @ -a) / deviation + nodes[:, 0]  # s in prior standard deviations
-        s = mean[1] + deviation * z
         slope = covariance[0, 1] / deviation
-        prior, noise = covariance[0, 0] - slope**2, _exp(s) + label[1]
-        left, total = label[0] - mean[0] - slope * z, prior + noise
-        height = 0.5 * (nodes[:, 0] ** 2 - z**2 - left**2 / total - np.log(total))
-        weights = weights * np.exp(height - height.max())
-        weights /= weights.sum()
+        prior = max(covariance[0, 0] - slope**2, 1e-12 * covariance[0, 0])
+        distance = (label[0] - mean[0]) ** 2 + label[1] + covariance[0, 0]
+        low = mean[1] - 0.5 * covariance[1, 1] - 6 * deviation
+        high = max(mean[1], math.log(distance)) + 6 * deviation
+        for _ in range(ZOOMS):
+            s = np.linspace(low, high, NODES)
+            z = (s - mean[1]) / deviation
+            left, total = label[0] - mean[0] - slope * z, prior + label[1] + _exp(s)
+            height = -0.5 * (z**2 + left**2 / total + np.log(total))
+            weights = np.exp(height - height.max())
+            weights /= weights.sum()
+            centre, step = weights @ s, s[1] - s[0]
+            reach = 6 * (step + math.sqrt(weights @ (s - centre) ** 2))
+            low, high = centre - reach, centre + reach
         f = np.stack([mean[0] + slope * z + prior / total * left, s], axis=-1)
         moved = weights @ f
         spread = (weights * (f - moved).T) @ (f - moved)
-        spread[0, 0] += weights @ (prior * noise / total)
+        spread[0, 0] += weights @ (prior * (total - prior) / total)
+        spread[1, 1] = max(spread[1, 1], step**2 / 12)  # no sharper than the grid
         return moved, spread
 
     def predict(self, mean: np.ndarray, covariance: np.ndarray) -> ScaleMixture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from .continuous import LOG_2PI, Normal, digamma, real_label
 
 class Homoscedastic(Likelihood):
     """y = f + e, e ~ N(0, diag(variance)), k outputs. A label is y [k]; a soft one is its mean."""
-
-    conjugate: ClassVar[bool] = True
 
     @property
     @abstractmethod

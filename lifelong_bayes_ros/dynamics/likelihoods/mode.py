@@ -27,14 +27,15 @@ def newton(
         left = likelihood.residual(f, label) - a
         step = left / inner[0] if len(a) == 1 else np.linalg.solve(inner, left)
         for _ in range(HALVINGS):
-            trial = a + step
-            moved = prior @ trial
+            moved = prior @ (a + step)
             f = mean - moved
-            ahead = float(0.5 * trial @ moved + likelihood.loss(f, label))
+            ahead = float(0.5 * (a + step) @ moved + likelihood.loss(f, label))
             if ahead <= height:
                 break
             step = 0.5 * step
-        a, height = trial, ahead
+        else:
+            break
+        a, height = a + step, ahead
         if step @ prior @ step < TOLERANCE**2:
             break
     return a
