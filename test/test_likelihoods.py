@@ -527,13 +527,19 @@ def test_a_state_on_another_trunk_is_refused():
 def test_a_changed_world_is_unlearned():
     """The meaning of the labels flips; the random walk lets the new one through."""
     steps = touches(400, 103)
-    model = OutcomeModel.start(arm_trunk(), {'contact': None}, random_walk=0.02)
-    for x, u, labels in steps[:200]:
-        model = model.update(x, u, {'contact': labels['contact']})
-    nll = []
-    for x, u, labels in steps[200:] * 2:
-        flipped = {'contact': not labels['contact']}
-        nll.append(-model.evidence(x, u, flipped)['contact'])
-        model = model.update(x, u, flipped)
-    assert np.mean(nll[:20]) > 1.0
-    assert np.mean(nll[-100:]) < 0.5
+
+    def after_the_flip(random_walk: float) -> np.ndarray:
+        model = OutcomeModel.start(arm_trunk(), {'contact': None}, random_walk=random_walk)
+        for x, u, labels in steps[:200]:
+            model = model.update(x, u, {'contact': labels['contact']})
+        nll = []
+        for x, u, labels in steps[200:] * 2:
+            flipped = {'contact': not labels['contact']}
+            nll.append(-model.evidence(x, u, flipped)['contact'])
+            model = model.update(x, u, flipped)
+        return np.array(nll)
+
+    walking, standing = after_the_flip(0.02), after_the_flip(0.0)
+    assert walking[:20].mean() > 1.0
+    assert walking[-100:].mean() < 0.5
+    assert walking[-100:].mean() < 0.75 * standing[-100:].mean()
