@@ -4,72 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 import lifelong_bayes_ros_sim as sim
 
-from ..control.controller import Controller
-from ..dynamics.belief import Belief
-from ..dynamics.model import Prior
-from ..learning.learner import Event, Learner
+from ..learning.learner import Event
 from ..robot.spec import RobotSpec
-from ..robot.transitions import State, StateAssembler, Transition, TransitionBuilder
+from ..robot.transitions import State, StateAssembler, TransitionBuilder
+from .agents import Agent
 from .schedule import Life
-
-
-class Agent(Protocol):
-    """Whoever drives the robot through a life."""
-
-    controller: Controller
-
-    def belief(self, step: int) -> Belief:
-        """What to act on at a step."""
-
-    def observe(self, transition: Transition) -> None:
-        """Take the outcome of a step."""
-
-
-class LearningAgent:
-    """The system itself: learner and controller. With `learning=False` it is the frozen model."""
-
-    def __init__(
-        self, prior: Prior, seed: int, learning: bool = True, device: str = 'cpu'
-    ) -> None:
-        self.learner = Learner(prior, seed=seed, device=device)
-        self.learner.learning = learning
-        self.controller = Controller(prior.dynamics, seed)
-
-    def belief(self, step: int) -> Belief:
-        return self.learner.belief()
-
-    def observe(self, transition: Transition) -> None:
-        self.learner.observe(transition)
-
-
-class OracleAgent:
-    """Specialists of every regime, switched at the exact boundary."""
-
-    def __init__(self, specialists: dict[str, Prior], life: Life, seed: int) -> None:
-        self.life = life
-        self.specialists = specialists
-        self._beliefs = {}
-        for name, prior in specialists.items():
-            learner = Learner(prior, seed=seed)
-            self._beliefs[name] = learner.belief()
-        self._regime = life.regime_at(0)
-        self.controller = Controller(specialists[self._regime].dynamics, seed)
-
-    def belief(self, step: int) -> Belief:
-        regime = self.life.regime_at(step)
-        if regime != self._regime:
-            self._regime = regime
-            self.controller.adopt(self.specialists[regime].dynamics)
-        return self._beliefs[regime]
-
-    def observe(self, transition: Transition) -> None:
-        """The oracle knows already."""
 
 
 @dataclass

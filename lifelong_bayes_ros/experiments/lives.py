@@ -15,7 +15,9 @@ import numpy as np
 from ..dynamics.model import Prior
 from ..learning.store import write_atomically
 from ..robot.spec import RobotSpec, load_robot
-from .life import LearningAgent, OracleAgent, Trace, run_life
+from .agents import LearningAgent, OracleAgent
+from .baselines.frozen import Frozen
+from .life import Trace, run_life
 from .metrics import Summary, summarise
 from .priors import oracle_for, prior_for
 from .report import draw_life
@@ -40,7 +42,7 @@ def run_baselines(
     """The frozen model and the oracle through a life."""
     prior = prior_for(spec, progress=lambda share, what: status(what, share))
     oracle = OracleAgent(specialists(spec, life, status), life, seed)
-    agents = {'frozen': LearningAgent(prior, seed, learning=False), 'oracle': oracle}
+    agents = {'frozen': Frozen(prior, seed), 'oracle': oracle}
     return {
         name: run_life(spec, life, agent, seed, _steps_of(name, life, status))
         for name, agent in agents.items()
