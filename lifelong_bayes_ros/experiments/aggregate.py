@@ -67,6 +67,7 @@ PER_RUN: dict[str, Callable[[Figures], float]] = {
     'far_events': lambda f: sum(f.far.values()),
     'learn_ms': lambda f: f.learn_ms[0],
     'learn_ms_p99': lambda f: f.learn_ms[1],
+    'learn_wall_ms': lambda f: f.learn_wall_ms[0],
     'plan_ms': lambda f: f.plan_ms[0],
     'compute': _over_shifts(lambda p: p.compute),
     'memory': lambda f: f.memory,

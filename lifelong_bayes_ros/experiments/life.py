@@ -42,7 +42,30 @@ class Trace:
     events: list[Event] = field(default_factory=list)  # `step` is that of the life, from 0
     plan_seconds: list[float] = field(default_factory=list)
     learn_seconds: list[float] = field(default_factory=list)  # by the clock on the wall
-    learn_cpu: list[float] = field(default_factory=list)  # all threads of the learner
+    learn_cpu: list[float] = field(default_factory=list)  # of the processor, in this thread
+    background_cpu: list[float] = field(default_factory=list)  # in all others
+
+
+class Learning:
+    """Time that an agent takes for itself during a step, measured where it is entered."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # on the wall
+        self.cpu = 0.0  # of the processor, in this thread
+        self.background = 0.0  # in other threads of this process, during the whole step
+        self._others = time.process_time() - time.thread_time()
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._wall
+        self.cpu += time.thread_time() - self._cpu
+
+    def stop(self) -> Learning:
+        """End the step."""
+        self.background = max(time.process_time() - time.thread_time() - self._others, 0.0)
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,8 +85,7 @@ class Moment:
     act: Act
     score: float
     crashed: bool
-    learn_seconds: float
-    learn_cpu: float
+    learning: Learning  # time that the agent took for itself
 
 
 def run_life(
@@ -99,8 +121,9 @@ def _note(trace: Trace, moment: Moment, spec: RobotSpec, scale: np.ndarray) -> N
     trace.score.append(moment.score)
     trace.crashed.append(moment.crashed)
     trace.plan_seconds.append(moment.act.seconds)
-    trace.learn_seconds.append(moment.learn_seconds)
-    trace.learn_cpu.append(moment.learn_cpu)
+    trace.learn_seconds.append(moment.learning.seconds)
+    trace.learn_cpu.append(moment.learning.cpu)
+    trace.background_cpu.append(moment.learning.background)
     trace.events += [replace(e, step=moment.step) for e in moment.agent.take_events()]
     trace.regimes.append(dict(moment.belief.regimes))
     spread = moment.act.spread
@@ -125,25 +148,6 @@ def _note(trace: Trace, moment: Moment, spec: RobotSpec, scale: np.ndarray) -> N
         column.append(value)
 
 
-class _Learning:
-    """Time that the agent takes for itself: on the wall, and of the processor in all threads."""
-
-    def __init__(self) -> None:
-        self.seconds = self.cpu = 0.0
-        self._others = time.process_time() - time.thread_time()
-
-    def __enter__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.thread_time()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._wall
-        self.cpu += time.thread_time() - self._cpu
-
-    def total_cpu(self) -> float:
-        """With what other threads of this process used meanwhile: they are the agent's."""
-        return self.cpu + max(time.process_time() - time.thread_time() - self._others, 0.0)
-
-
 def _moments(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[Moment]:
     env = sim.make(spec.name, spec=spec, seed=seed)
     assembler = StateAssembler(spec)
@@ -158,7 +162,7 @@ def _moments(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[M
         if life.shift_dicts_at(step) is not shifts:
             shifts = life.shift_dicts_at(step)
             env.set_shifts([sim.shift_from_dict(s) for s in shifts])
-        learning = _Learning()
+        learning = Learning()
         with learning:
             belief = agent.belief(step)
         past = np.array(agent.controller.past)
@@ -186,8 +190,7 @@ def _moments(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[M
             act,
             score,
             bool(info['crashed']),
-            learning.seconds,
-            learning.total_cpu(),
+            learning.stop(),
         )
 
 

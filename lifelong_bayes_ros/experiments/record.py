@@ -20,6 +20,7 @@ COLUMNS = (
     'plan_seconds',
     'learn_seconds',
     'learn_cpu',
+    'background_cpu',
 )
 
 

@@ -67,10 +67,12 @@ def report_object(command: str, seeds: list[int], rows: list[dict[str, Any]]) ->
 def life_rows(found: Sequence[Figures]) -> list[dict[str, Any]]:
     """All rows that the figures of some lives can fill."""
     groups = grouped(found)
-    own = {n: methods[OURS] for n, methods in groups.items() if OURS in methods and _is_own(n)}
+    plain = {n: m[OURS] for n, m in groups.items() if OURS in m and '/' not in n}
     rows: list[dict[str, Any]] = []
-    for name, seeds in own.items():
+    for name, seeds in plain.items():
         rows += _own_rows(name, seeds)
+    # A user's lives are judged together only where they are alone.
+    own = {n: seeds for n, seeds in plain.items() if n in GAP} or plain
     pooled = [f for seeds in own.values() for f in seeds]
     if pooled:
         rows += _recovery_rows(pooled) + _event_rows(pooled)
@@ -85,11 +87,6 @@ def life_rows(found: Sequence[Figures]) -> list[dict[str, Any]]:
     for name, methods in groups.items():
         rows += _lead_rows(name, next(iter(methods.values())))
     return rows
-
-
-def _is_own(name: str) -> bool:
-    """Whether a life is not of a folder of special ones."""
-    return '/' not in name
 
 
 def _own_rows(name: str, seeds: list[Figures]) -> list[dict[str, Any]]:
@@ -144,14 +141,14 @@ def _own_rows(name: str, seeds: list[Figures]) -> list[dict[str, Any]]:
             *barred(2.0, 1.2),
         ),
         row(
-            f'{name}: learner per transition, median',
+            f'{name}: learner CPU per transition, median',
             float(np.median([f.learn_ms[0] for f in seeds])),
             'ms',
             'lower',
             *barred(1.5, 0.3),
         ),
         row(
-            f'{name}: learner per transition, p99',
+            f'{name}: learner CPU per transition, p99',
             float(np.median([f.learn_ms[1] for f in seeds])),
             'ms',
             'lower',
