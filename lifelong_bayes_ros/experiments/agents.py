@@ -15,11 +15,16 @@ from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.learner import Event, Learner
+from ..learning.pretrain import Progress
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .baselines.adam import Adam
 from .baselines.frozen import Frozen
+from .baselines.history import History
 from .baselines.ivon import Ivon
+from .baselines.offline import history_network, randomised_network
+from .baselines.randomised import Randomised
+from .baselines.retrain import Retrain
 from .baselines.rls import RecursiveLeastSquares
 from .baselines.single import SingleHead
 from .baselines.structured import Structured
@@ -28,6 +33,7 @@ from .priors import oracle_for
 from .schedule import Life
 
 Status = Callable[[str, float], None]  # what is going on, share done
+OfflineNetwork = Callable[[RobotSpec, Prior, Progress], Prior]
 
 
 class Agent(Protocol):
@@ -115,6 +121,10 @@ class Setting:
             for name, shifts in self.life.regimes.items()
         }
 
+    def offline(self, network: OfflineNetwork) -> Prior:
+        """A network that a baseline trains before life, from the cache where it is there."""
+        return network(self.spec, self.prior, lambda share, what: self.status(what, share))
+
 
 @dataclass(frozen=True)
 class Method:
@@ -154,6 +164,18 @@ METHODS: dict[str, Method] = {
     'ivon': Method(
         'ivon-opt on all weights, 32 of the last 200 transitions per step',
         lambda s: Ivon(s.prior, s.seed),
+    ),
+    'retrain': Method(
+        'a fresh network trained on all data so far, every 250 transitions',
+        lambda s: Retrain(s.prior, s.seed),
+    ),
+    'randomised': Method(
+        'domain randomisation: one network with one head for all plants, never changed',
+        lambda s: Randomised(s.offline(randomised_network), s.seed),
+    ),
+    'history': Method(
+        'domain randomisation with the last 5 transitions as inputs, never changed',
+        lambda s: History(s.offline(history_network), s.seed),
     ),
 }
 

@@ -35,7 +35,11 @@ class Network(torch.nn.Module):
         return torch.tensor((trunk.encoder(x, u) - trunk.mean) / trunk.scale).float()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = torch.tanh(torch.relu(inputs @ self.w1 + self.b1) @ self.w2 + self.b2)
+        return self.decide(inputs, self.b1)
+
+    def decide(self, inputs: Tensor, bias: Tensor) -> Tensor:
+        """Outputs with another bias of the first layer, [h] or one for each row [n, h]."""
+        hidden = torch.tanh(torch.relu(inputs @ self.w1 + bias) @ self.w2 + self.b2)
         return torch.cat([hidden, inputs, inputs.new_ones(len(inputs), 1)], dim=1) @ self.head
 
     def whitened(self, head: np.ndarray) -> np.ndarray:
