@@ -68,12 +68,14 @@ setup(
     extras_require={
         'ros': ROS_WHEELS,
         'sim': ['mujoco>=3.3,<5', 'gymnasium>=1,<2'],
+        'ray': ['ray>=2.9,<3'],
         'test': [
             'pytest>=7',
             'hypothesis>=6',
             'ruff>=0.17',
             'ivon-opt>=0.1.3',
             'scikit-learn>=1.3',
+            'ray>=2.9,<3',
             'catkin_pkg>=1',
             'packaging',
             # From 80 on, `colcon build --symlink-install` fails.

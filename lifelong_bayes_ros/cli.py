@@ -36,23 +36,44 @@ def status_bar() -> Iterator[Any]:
 def print_rows(report: dict[str, Any]) -> None:
     """The rows of a report as a table on stdout."""
     table = Table()
-    for heading in ('', 'value', 'unit', 'bar', 'met'):
+    for heading in ('', 'value', 'unit', 'bar', 'aim', 'met'):
         table.add_column(heading, justify='left' if not heading else 'right')
     for r in report['rows']:
-        sign = '' if r['bar'] is None else ('≥ ' if r['better'] == 'higher' else '≤ ')
+        sign = '≥ ' if r['better'] == 'higher' else '≤ '
         met = {None: '', True: 'yes', False: 'NO'}[r['ok']]
-        bar = '' if r['bar'] is None else f'{sign}{r["bar"]:g}'
-        table.add_row(r['name'], f'{r["value"]:.4g}', r['unit'], bar, met)
+        bar, aim = ('' if r[k] is None else f'{sign}{r[k]:g}' for k in ('bar', 'aim'))
+        value = 'none' if r['value'] is None else f'{r["value"]:.4g}'
+        if r.get('interval'):
+            value += ' [{:.3g}, {:.3g}]'.format(*r['interval'])
+        table.add_row(r['name'], value, r['unit'], bar, aim, met)
     Console().print(table)
 
 
 def deliver(report: dict[str, Any], as_json: bool) -> int:
-    """Print a report; status 1 if a bar was missed."""
+    """Print a report; status 1 if a bar was missed or something failed."""
     if as_json:
         print(json.dumps(report))
     else:
         print_rows(report)
-    return int(any(r['ok'] is False for r in report['rows']))
+    return int(any(r['ok'] is False for r in report['rows']) or bool(report.get('failed')))
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds 0 to N−1 of `N`, or A to B−1 of `A:B`.
+
+    Raises:
+        UserError: neither.
+    """
+    first, colon, last = text.rpartition(':')
+    try:
+        seeds = list(range(int(first) if colon else 0, int(last)))
+    except ValueError:
+        seeds = []
+    if not seeds or seeds[0] < 0:
+        raise UserError(
+            f'--seeds {text}: give how many, e.g. 10 for seeds 0 to 9, or a range, e.g. 100:110'
+        )
+    return seeds
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -65,13 +86,35 @@ def demo(args: argparse.Namespace) -> int:
 
 def life(args: argparse.Namespace) -> int:
     """Run lives without ROS."""
+    from .experiments.agents import methods_named
     from .experiments.lives import life_command
+    from .experiments.schedule import life_names
 
+    chosen = [part for text in (args.robots, args.life) if text for part in text.split(',')]
+    if args.jobs < 1:
+        raise UserError(f'--jobs {args.jobs}: give at least 1')
     with status_bar() as status:
         report = life_command(
-            args.robots.split(','), list(range(args.seeds)), args.out and Path(args.out), status
+            chosen or [name for name in life_names() if '/' not in name],
+            seeds_of(args.seeds),
+            args.out and Path(args.out),
+            status,
+            methods_named(args.methods),
+            args.jobs,
+            args.ray,
+            lambda line: console.print(line, highlight=False, markup=False),
         )
+    if not args.json:
+        print_summaries(report)
     return deliver(report, args.json)
+
+
+def print_summaries(report: dict[str, Any]) -> None:
+    """Methods in each life, means over seeds, as tables on stdout."""
+    from .experiments.tables import method_tables
+
+    for table in method_tables(report['summaries']):
+        Console().print(table)
 
 
 def pretrain(args: argparse.Namespace) -> int:
@@ -167,10 +210,27 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument('--json', action='store_true', help='print report.json on stdout')
 
-    sub = command('life', life, 'run lives without ROS, beside the frozen model and the oracle')
-    sub.add_argument('--robots', default='quad,arm', help='comma-separated (default quad,arm)')
-    sub.add_argument('--seeds', type=int, default=1, help='seeds 0 to N-1 (default 1)')
-    sub.add_argument('--out', help='folder for pictures and results; a life found there is kept')
+    sub = command(
+        'life',
+        life,
+        'run methods through lives of hidden regimes without ROS, beside the frozen model and the '
+        'oracle; an interrupted run goes on where it was',
+    )
+    sub.add_argument(
+        '--robots', help='own lives of these, comma-separated (default: of all, without --life)'
+    )
+    sub.add_argument(
+        '--life', help='other lives: names, folders of shipped ones, or files, comma-separated'
+    )
+    sub.add_argument('--methods', default='ours', help='comma-separated, or all (default ours)')
+    sub.add_argument(
+        '--seeds', default='1', help='N for seeds 0 to N-1, or A:B for A to B-1 (default 1)'
+    )
+    sub.add_argument('--jobs', type=int, default=1, help='processes, one thread each (default 1)')
+    sub.add_argument(
+        '--ray', metavar='ADDRESS', help='run on this Ray cluster instead; `local` starts one here'
+    )
+    sub.add_argument('--out', help='folder for results and pictures; a run found there is kept')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
     sub = command('pretrain', pretrain, 'fit the trunk and task prior of a simulated robot')

@@ -10,7 +10,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.experiments import bench
-from lifelong_bayes_ros.experiments.life import LearningAgent, run_life
+from lifelong_bayes_ros.experiments.agents import LearningAgent
+from lifelong_bayes_ros.experiments.life import run_life
 from lifelong_bayes_ros.experiments.lives import report_object, row
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.learning.codec import encode_prior

@@ -18,8 +18,9 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from lifelong_bayes_ros.errors import UserError
+from lifelong_bayes_ros.experiments.agents import LearningAgent
 from lifelong_bayes_ros.experiments.bag import open_bag
-from lifelong_bayes_ros.experiments.life import LearningAgent, run_life
+from lifelong_bayes_ros.experiments.life import run_life
 from lifelong_bayes_ros.experiments.priors import prior_for
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior

@@ -2,90 +2,90 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 import lifelong_bayes_ros_sim as sim
+from lifelong_bayes_ros_sim.base import MujocoRobot
 
-from ..control.controller import Controller
+from ..control.controller import Act
+from ..control.rollout import Rollout
 from ..dynamics.belief import Belief
-from ..dynamics.model import Prior
-from ..learning.learner import Event, Learner
+from ..dynamics.model import Dynamics
+from ..learning.learner import Event, student_quantile
 from ..robot.spec import RobotSpec
-from ..robot.transitions import State, StateAssembler, Transition, TransitionBuilder
+from ..robot.transitions import State, StateAssembler, TransitionBuilder
+from .agents import Agent
 from .schedule import Life
-
-
-class Agent(Protocol):
-    """Whoever drives the robot through a life."""
-
-    controller: Controller
-
-    def belief(self, step: int) -> Belief:
-        """What to act on at a step."""
-
-    def observe(self, transition: Transition) -> None:
-        """Take the outcome of a step."""
-
-
-class LearningAgent:
-    """The system itself: learner and controller. With `learning=False` it is the frozen model."""
-
-    def __init__(
-        self, prior: Prior, seed: int, learning: bool = True, device: str = 'cpu'
-    ) -> None:
-        self.learner = Learner(prior, seed=seed, device=device)
-        self.learner.learning = learning
-        self.controller = Controller(prior.dynamics, seed)
-
-    def belief(self, step: int) -> Belief:
-        return self.learner.belief()
-
-    def observe(self, transition: Transition) -> None:
-        self.learner.observe(transition)
-
-
-class OracleAgent:
-    """Specialists of every regime, switched at the exact boundary."""
-
-    def __init__(self, specialists: dict[str, Prior], life: Life, seed: int) -> None:
-        self.life = life
-        self.specialists = specialists
-        self._beliefs = {}
-        for name, prior in specialists.items():
-            learner = Learner(prior, seed=seed)
-            self._beliefs[name] = learner.belief()
-        self._regime = life.regime_at(0)
-        self.controller = Controller(specialists[self._regime].dynamics, seed)
-
-    def belief(self, step: int) -> Belief:
-        regime = self.life.regime_at(step)
-        if regime != self._regime:
-            self._regime = regime
-            self.controller.adopt(self.specialists[regime].dynamics)
-        return self._beliefs[regime]
-
-    def observe(self, transition: Transition) -> None:
-        """The oracle knows already."""
 
 
 @dataclass
 class Trace:
-    """What happened at every control step of a life."""
+    """What happened at every control step of a life.
+
+    Errors and spreads are those of the one-step prediction that the controller acted on, whoever
+    made it, against the next state observed, per output in units of y (`Dynamics.scale` of the
+    prior); not a number where the step tells nothing, e.g. after a crash.
+    """
 
     score: list[float] = field(default_factory=list)
     crashed: list[bool] = field(default_factory=list)
-    epistemic: list[float] = field(default_factory=list)  # of the tracked rates, mean sd in y
+    epistemic: list[float] = field(default_factory=list)  # sd, mean over outputs
     aleatoric: list[float] = field(default_factory=list)
-    nis: list[float] = field(default_factory=list)
-    inside: list[float] = field(default_factory=list)
+    error: list[float] = field(default_factory=list)  # squared, mean over outputs
+    nis: list[float] = field(default_factory=list)  # squared error over variance, mean
+    inside: list[float] = field(default_factory=list)  # share of outputs in their 90 % interval
     regimes: list[dict[str, float]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)  # `step` is that of the life, from 0
     plan_seconds: list[float] = field(default_factory=list)
-    learn_seconds: list[float] = field(default_factory=list)
+    learn_seconds: list[float] = field(default_factory=list)  # by the clock on the wall
+    learn_cpu: list[float] = field(default_factory=list)  # of the processor, in this thread
+    background_cpu: list[float] = field(default_factory=list)  # in all others
+
+
+class Learning:
+    """Time that an agent takes for itself during a step, measured where it is entered."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # on the wall
+        self.cpu = 0.0  # of the processor, in this thread
+        self.background = 0.0  # in other threads of this process, during the whole step
+        self._others = time.process_time() - time.thread_time()
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._wall
+        self.cpu += time.thread_time() - self._cpu
+
+    def stop(self) -> Learning:
+        """End the step."""
+        self.background = max(time.process_time() - time.thread_time() - self._others, 0.0)
+        return self
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One control step, as its observers see it."""
+
+    step: int
+    env: MujocoRobot
+    agent: Agent
+    belief: Belief  # acted on, with these dynamics and this rollout
+    dynamics: Dynamics
+    rollout: Rollout
+    state: np.ndarray  # before [ds]
+    past: np.ndarray  # commands before [DELAYS, da], newest first
+    command: np.ndarray  # [da]
+    next_state: np.ndarray  # [ds]
+    act: Act
+    score: float
+    crashed: bool
+    learning: Learning  # time that the agent took for itself
 
 
 def run_life(
@@ -94,6 +94,8 @@ def run_life(
     agent: Agent,
     seed: int,
     progress: Callable[[int], None] = lambda step: None,
+    observer: Callable[[Moment], None] = lambda moment: None,
+    scale: np.ndarray | None = None,
 ) -> Trace:
     """Run a life in simulation.
 
@@ -103,29 +105,50 @@ def run_life(
         agent: who drives.
         seed: of the sensor noise; the agent has its own.
         progress: called with the number of steps done.
+        observer: called after every step; it must not change what it sees.
+        scale: unit of each output [ds] for errors and spreads; the agent's own if not given.
     """
     trace = Trace()
-    for step, (score, crashed, act) in enumerate(_steps(spec, life, agent, seed)):
-        trace.score.append(score)
-        trace.crashed.append(crashed)
-        trace.plan_seconds.append(act.seconds)
-        spread = act.spread
-        if spread is not None:
-            scale = agent.controller.dynamics.scale
-            trace.epistemic.append(float(np.mean(np.sqrt(spread.epistemic) / scale)))
-            trace.aleatoric.append(float(np.mean(np.sqrt(spread.aleatoric) / scale)))
-        learner = getattr(agent, 'learner', None)
-        if learner is not None:
-            trace.events += learner.take_events()
-            trace.nis.append(learner.report.nis)
-            trace.inside.append(learner.report.inside)
-            trace.regimes.append(dict(learner.filter.probabilities))
-            trace.learn_seconds.append(learner.report.seconds)
-        progress(step + 1)
+    scale = agent.controller.dynamics.scale if scale is None else scale
+    for moment in _moments(spec, life, agent, seed):
+        _note(trace, moment, spec, scale)
+        observer(moment)
+        progress(moment.step + 1)
     return trace
 
 
-def _steps(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[tuple]:
+def _note(trace: Trace, moment: Moment, spec: RobotSpec, scale: np.ndarray) -> None:
+    trace.score.append(moment.score)
+    trace.crashed.append(moment.crashed)
+    trace.plan_seconds.append(moment.act.seconds)
+    trace.learn_seconds.append(moment.learning.seconds)
+    trace.learn_cpu.append(moment.learning.cpu)
+    trace.background_cpu.append(moment.learning.background)
+    trace.events += [replace(e, step=moment.step) for e in moment.agent.take_events()]
+    trace.regimes.append(dict(moment.belief.regimes))
+    spread = moment.act.spread
+    columns = (trace.epistemic, trace.aleatoric, trace.error, trace.nis, trace.inside)
+    if spread is None:
+        for column in columns:
+            column.append(float('nan'))
+        return
+    dof = moment.belief.noise_dof
+    error = spec.wrap(moment.next_state.astype(float) - spread.mean)
+    # The spread holds the variance of the noise, a Student-t interval its scale.
+    sd = np.sqrt(spread.epistemic + spread.aleatoric * (dof - 2) / dof)
+    seen = (
+        float(np.mean(np.square(error / scale))),
+        float(np.mean(np.square(error) / (spread.epistemic + spread.aleatoric))),
+        float(np.mean(np.abs(error) <= student_quantile(dof) * sd)),
+    )
+    if moment.crashed:  # it was put back on the reference
+        seen = (float('nan'),) * 3
+    spreads = [float(np.mean(np.sqrt(v) / scale)) for v in (spread.epistemic, spread.aleatoric)]
+    for column, value in zip(columns, (*spreads, *seen), strict=True):
+        column.append(value)
+
+
+def _moments(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[Moment]:
     env = sim.make(spec.name, spec=spec, seed=seed)
     assembler = StateAssembler(spec)
     builder = TransitionBuilder(spec, life.episode)
@@ -139,15 +162,36 @@ def _steps(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[tup
         if life.shift_dicts_at(step) is not shifts:
             shifts = life.shift_dicts_at(step)
             env.set_shifts([sim.shift_from_dict(s) for s in shifts])
-        act = agent.controller.act(state, agent.belief(step))
+        learning = Learning()
+        with learning:
+            belief = agent.belief(step)
+        past = np.array(agent.controller.past)
+        dynamics, rollout = agent.controller.dynamics, agent.controller.planner.rollout
+        act = agent.controller.act(state, belief)
         command = agent.controller.safety.last if act.command is None else act.command
         done = builder.add_command(state.stamp_ns, command)
         observation, score, _, _, info = env.step(command.astype(float))
-        state = _assemble(assembler, spec, env.stamp_ns, observation)
+        before, state = state, _assemble(assembler, spec, env.stamp_ns, observation)
         done += builder.add_state(state)
-        for transition in done:
-            agent.observe(transition)
-        yield score, bool(info['crashed']), act
+        with learning:
+            for transition in done:
+                agent.observe(transition)
+        yield Moment(
+            step,
+            env,
+            agent,
+            belief,
+            dynamics,
+            rollout,
+            before.x,
+            past,
+            np.array(command),
+            state.x,
+            act,
+            score,
+            bool(info['crashed']),
+            learning.stop(),
+        )
 
 
 def _assemble(

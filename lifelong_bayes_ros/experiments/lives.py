@@ -1,63 +1,68 @@
-"""The `life` command: lives of robots over seeds, beside the frozen model and the oracle."""
+"""The `life` command: methods through lives over seeds, beside the frozen model and the oracle."""
 
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..dynamics.model import Prior
+from ..errors import UserError
 from ..learning.store import write_atomically
-from ..robot.spec import RobotSpec, load_robot
-from .life import LearningAgent, OracleAgent, Trace, run_life
-from .metrics import Summary, summarise
-from .priors import oracle_for, prior_for
-from .report import draw_life
-from .schedule import Life, load_life
+from ..robot.spec import RobotSpec
+from .agents import METHODS, Setting, Status
+from .aggregate import grouped, over_seeds, phases_over_seeds
+from .life import Trace, run_life
+from .metrics import Figures, Summary, figures
+from .priors import prior_for
+from .record import Run, from_json
+from .report import draw_run
+from .rows import life_rows, report_object, row
+from .schedule import Life, load_lives
+from .summary import draw_summary
+from .sweep import Failure, Job, Outcome, run_here, run_on_ray
+from .tables import write_tables
+from .units import Shelf, Unit, trainings
 
-Status = Callable[[str, float], None]  # what is going on, share done
+__all__ = ['Status', 'life_command', 'report_object', 'result', 'row', 'run_baselines', 'run_ours']
+
+REFERENCES = ('frozen', 'oracle')  # every method is judged beside these
+Notify = Callable[[str], None]  # a line for the person who waits
 
 
-def specialists(spec: RobotSpec, life: Life, status: Status) -> dict[str, Prior]:
-    """The oracle's networks, one per regime of a life."""
-    return {
-        name: oracle_for(
-            spec, shifts, progress=lambda share, what, n=name: status(f'oracle {n}: {what}', share)
-        )
-        for name, shifts in life.regimes.items()
-    }
+# ---------------------------------------------------------------------- one life, in this process
+def run_method(
+    spec: RobotSpec, life: Life, method: str, seed: int, status: Status = lambda what, share: None
+) -> Trace:
+    """One method through a life."""
+    prior = prior_for(spec, progress=lambda share, what: status(what, share))
+    agent = METHODS[method].make(Setting(spec, prior, life, seed, status))
+    return run_life(
+        spec,
+        life,
+        agent,
+        seed,
+        lambda step: status(f'{method} through the life', step / life.steps),
+    )
 
 
 def run_baselines(
     spec: RobotSpec, life: Life, seed: int, status: Status = lambda what, share: None
 ) -> dict[str, Trace]:
     """The frozen model and the oracle through a life."""
-    prior = prior_for(spec, progress=lambda share, what: status(what, share))
-    oracle = OracleAgent(specialists(spec, life, status), life, seed)
-    agents = {'frozen': LearningAgent(prior, seed, learning=False), 'oracle': oracle}
-    return {
-        name: run_life(spec, life, agent, seed, _steps_of(name, life, status))
-        for name, agent in agents.items()
-    }
+    return {method: run_method(spec, life, method, seed, status) for method in REFERENCES}
 
 
 def run_ours(
     spec: RobotSpec, life: Life, seed: int, status: Status = lambda what, share: None
 ) -> Trace:
     """The learner through a life, without ROS."""
-    prior = prior_for(spec, progress=lambda share, what: status(what, share))
-    agent = LearningAgent(prior, seed)
-    return run_life(spec, life, agent, seed, _steps_of('ours', life, status))
-
-
-def _steps_of(name: str, life: Life, status: Status) -> Callable[[int], None]:
-    return lambda step: status(f'{name} through the life', step / life.steps)
+    return run_method(spec, life, 'ours', seed, status)
 
 
 def result(robot: str, seed: int, traces: dict[str, Trace], summary: Summary) -> dict[str, Any]:
@@ -74,75 +79,179 @@ def result(robot: str, seed: int, traces: dict[str, Trace], summary: Summary) ->
     }
 
 
+# ---------------------------------------------------------------------- many
 def life_command(
-    robots: list[str], seeds: list[int], out: Path | None, status: Status
+    lives: Sequence[str],
+    seeds: Sequence[int],
+    out: Path | None,
+    status: Status,
+    methods: Sequence[str] = ('ours',),
+    jobs: int = 1,
+    ray: str | None = None,
+    notify: Notify = lambda line: None,
 ) -> dict[str, Any]:
-    """Run lives; with `out`, each is kept there and not run again."""
-    results = []
-    for robot in robots:
-        spec, life = load_robot(robot), load_life(robot)
-        for seed in seeds:
-            kept = out / f'{robot}-{seed}.json' if out else None
-            if kept is not None and kept.is_file():
-                results.append(json.loads(kept.read_text()))
+    """Run methods through lives.
+
+    Args:
+        lives: names (a robot's own life is named after it) or files.
+        seeds: of every random stream.
+        out: folder for results and pictures; what it holds already is not run again. None: none.
+        status: told what is going on and the share done of all.
+        methods: names in `METHODS`; the frozen model and the oracle are run beside them anyway.
+        jobs: processes of this machine, each on one thread.
+        ray: address of a Ray cluster to run on instead.
+        notify: told what a person should know.
+
+    Returns:
+        The object of `--json`: rows, `lives` (figures of every unit), `summaries` (of a method in
+        a life, over seeds) and `failed`.
+
+    Raises:
+        UserError: unknown life or method, or pre-training failed.
+    """
+    chosen = [name for name in METHODS if name in methods or name in REFERENCES]
+    units = [
+        Unit(name, life, method, seed)
+        for name, life in load_lives(lives).items()
+        for seed in seeds
+        for method in chosen
+    ]
+    _train(units, jobs, status)
+    shelf = Shelf(out / 'units') if out else None
+    runs, fresh, failed = _run(units, shelf, jobs, ray, status, notify)
+    found = []
+    for unit in units:
+        key = (unit.name, unit.seed)
+        three = [runs.get((*key, m)) for m in (unit.method, *REFERENCES)]
+        if all(three):
+            found.append(figures(*three))
+    report = report_object('life', list(seeds), life_rows(found))
+    report['lives'] = [asdict(f) for f in found]
+    report['summaries'] = _summaries(found)
+    report['failed'] = failed
+    report = _without_nan(report)
+    if out:
+        _draw(out, runs, found, fresh, chosen, status)
+        write_tables(report['summaries'], out / 'tables.txt')
+        write_atomically(out / 'report.json', json.dumps(report, allow_nan=False).encode())
+    return report
+
+
+def _train(units: Sequence[Unit], jobs: int, status: Status) -> None:
+    """Train the priors and oracles that the cache does not hold, before anything needs them."""
+    todo = [t for t in trainings(units) if not t.file.is_file()]
+    for number, outcome in _watched(todo, run_here, jobs, status):
+        if isinstance(outcome, Failure):
+            raise UserError(f'{todo[number]} failed: {outcome}')
+
+
+def _run(
+    units: Sequence[Unit],
+    shelf: Shelf | None,
+    jobs: int,
+    ray: str | None,
+    status: Status,
+    notify: Notify,
+) -> tuple[dict[tuple, Run], set[tuple], list[dict[str, str]]]:
+    """Runs by (life, seed, method), which of them are new, and the units that failed."""
+    runs: dict[tuple, Run] = {}
+    outdated: Counter[str] = Counter()
+    todo = []
+    for unit in units:
+        run, why = shelf.find(unit) if shelf else (None, '')
+        if run is None:
+            todo.append(unit)
+            outdated.update([why] if why else [])
+        else:
+            runs[unit.name, unit.seed, unit.method] = run
+    for why, count in outdated.items():
+        notify(f'{count} kept of {len(units)} runs cannot be used, {why}: run again')
+    if runs:
+        notify(f'{len(runs)} of {len(units)} runs were found in {shelf.folder}')
+    done, failed = len(runs), []
+    fresh: set[tuple] = set()
+
+    def on_ray(todo: Sequence[Job], _: int, watch: Any) -> Any:
+        files = [training.file for training in trainings(units)]
+        return run_on_ray(todo, ray, files, watch)
+
+    try:
+        for number, outcome in _watched(todo, on_ray if ray else run_here, jobs, status):
+            unit = todo[number]
+            if isinstance(outcome, Failure):
+                failed.append({'unit': str(unit), 'error': outcome})
+                notify(f'{unit} failed: {outcome}')
                 continue
-            label = f'{robot} seed {seed}: '
-            traces = run_baselines(spec, life, seed, lambda w, s, p=label: status(p + w, s))
-            traces['ours'] = run_ours(spec, life, seed, lambda w, s, p=label: status(p + w, s))
-            scores = {name: np.array(t.score) for name, t in traces.items()}
-            summary = summarise(life, scores['ours'], scores['frozen'], scores['oracle'])
-            results.append(result(robot, seed, traces, summary))
-            if kept is not None:
-                title = f'{robot}, seed {seed}: one life of hidden regimes, without ROS'
-                draw_life(life, spec.period, traces, summary, kept.with_suffix('.png'), title)
-                write_atomically(kept, json.dumps(results[-1]).encode())
-    return report_object('life', seeds, life_rows(results)) | {'lives': results}
+            key = (unit.name, unit.seed, unit.method)
+            runs[key] = shelf.keep(unit, outcome) if shelf else from_json(outcome)
+            fresh.add(key)
+            done += 1
+    except KeyboardInterrupt:
+        if shelf:
+            notify(f'{done} of {len(units)} runs are kept; the same command goes on from there')
+        raise
+    return runs, fresh, failed
 
 
-# Bars for the two figures that a life is judged by here.
-GAP_BAR = {'quad': 0.7, 'arm': 0.9}
-HOME_BAR = 0.97
+def _watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> Iterator[Outcome]:
+    """Outcomes as they come, while `status` is told the share done of all."""
+    done = 0
+
+    def watch(shares: dict[int, float]) -> None:
+        running = ', '.join(str(todo[number]) for number in shares)
+        share = (done + sum(shares.values())) / len(todo)
+        status(f'{done} of {len(todo)} done; now {running}', share)
+
+    for outcome in execute(todo, jobs, watch) if todo else ():
+        done += 1
+        yield outcome
 
 
-def life_rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per robot and figure, means over seeds."""
-    rows = []
-    for robot in dict.fromkeys(r['robot'] for r in results):
-        mine = [r['summary'] for r in results if r['robot'] == robot]
-        for key, what, bar in (
-            ('gap_closed', 'gap closed', GAP_BAR.get(robot, 0.6)),
-            ('home', 'score at home, learning on / off', HOME_BAR),
-        ):
-            value = float(np.mean([m[key] for m in mine]))
-            rows.append(row(f'{robot}: {what}', value, '', 'higher', bar))
-    return rows
+def _summaries(found: Sequence[Figures]) -> list[dict[str, Any]]:
+    return [
+        {
+            'life': name,
+            'method': method,
+            'seeds': [f.seed for f in seeds],
+            'life_mean': {k: v._asdict() for k, v in over_seeds(seeds).items()},
+            'phases': [
+                {k: v._asdict() if isinstance(v, tuple) else v for k, v in phase.items()}
+                for phase in phases_over_seeds(seeds)
+            ],
+        }
+        for name, methods in grouped(found).items()
+        for method, seeds in methods.items()
+    ]
 
 
-def row(
-    name: str, value: float, unit: str, better: str, bar: float | None, aim: float | None = None
-) -> dict[str, Any]:
-    """One published figure."""
-    ok = None
-    if bar is not None:
-        ok = bool(value >= bar if better == 'higher' else value <= bar)
-    return {
-        'name': name,
-        'value': value,
-        'unit': unit,
-        'better': better,
-        'bar': bar,
-        'aim': aim,
-        'ok': ok,
-    }
+def _draw(
+    out: Path,
+    runs: dict[tuple, Run],
+    found: Sequence[Figures],
+    fresh: set[tuple],
+    methods: Sequence[str],
+    status: Status,
+) -> None:
+    """One picture per life and seed, where it is not there yet, and one of all."""
+    pairs = list(dict.fromkeys((f.name, f.seed) for f in found))
+    for index, (name, seed) in enumerate(pairs):
+        path = out / 'pictures' / f'{name.replace("/", "-")}-{seed}.png'
+        keys = [(name, seed, m) for m in methods if (name, seed, m) in runs]
+        if path.is_file() and not fresh.intersection(keys):
+            continue
+        status(f'drawing {name} seed {seed}', index / len(pairs))
+        mine = {f.method: f for f in found if (f.name, f.seed) == (name, seed)}
+        draw_run({m: runs[name, seed, m] for _, _, m in keys}, mine, path)
+    if found:
+        draw_summary(found, out / 'summary.png')
 
 
-def report_object(command: str, seeds: list[int], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The object that every `--json` command prints."""
-    packages = ('torch', 'numpy', 'mujoco', 'lifelong_bayes_ros')
-    return {
-        'command': command,
-        'machine': f'{platform.machine()} {platform.system()} Python {platform.python_version()}',
-        'versions': {p: version(p) for p in packages},
-        'seeds': seeds,
-        'rows': rows,
-    }
+def _without_nan(value: Any) -> Any:
+    """The same with null for what is no number, as JSON wants it."""
+    if isinstance(value, dict):
+        return {str(k): _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -12,7 +12,7 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning import pretrain as pretraining
 from ..learning.pretrain import PretrainConfig, Progress, pretrain, specialist
-from ..learning.store import cached_prior
+from ..learning.store import cached_path, cached_prior
 from ..robot.spec import RobotSpec
 
 
@@ -41,13 +41,20 @@ def oracle_for(
     return _cached(spec, list(shifts), seed, config or PretrainConfig(), progress)
 
 
-def _cached(
+def cached_file(
     spec: RobotSpec,
-    shifts: list[dict[str, Any]] | None,
-    seed: int,
-    config: PretrainConfig,
-    progress: Progress,
-) -> Prior:
+    shifts: Sequence[dict[str, Any]] | None = None,
+    seed: int = 0,
+    config: PretrainConfig | None = None,
+) -> Path:
+    """Where the cache keeps a robot's prior, or the oracle of `shifts`."""
+    shifts = None if shifts is None else list(shifts)
+    return cached_path(_key(spec, shifts, seed, config or PretrainConfig()))
+
+
+def _key(
+    spec: RobotSpec, shifts: list[dict[str, Any]] | None, seed: int, config: PretrainConfig
+) -> dict[str, Any]:
     try:
         import lifelong_bayes_ros_sim as sim
     except ImportError as error:
@@ -60,7 +67,7 @@ def _cached(
             f'there is no simulator for robot {spec.name!r}; give its prior as a file '
             f'(simulated robots: {", ".join(sim.robot_names())})'
         )
-    key = {
+    return {
         'robot': spec.name,
         'fingerprint': spec.fingerprint,
         'shifts': shifts,
@@ -68,6 +75,17 @@ def _cached(
         'config': asdict(config),
         'code': _code_hash(Path(sim.__file__).parent),
     }
+
+
+def _cached(
+    spec: RobotSpec,
+    shifts: list[dict[str, Any]] | None,
+    seed: int,
+    config: PretrainConfig,
+    progress: Progress,
+) -> Prior:
+    key = _key(spec, shifts, seed, config)
+    import lifelong_bayes_ros_sim as sim
 
     def make() -> Prior:
         plant = sim.make(spec.name, spec=spec, seed=seed)

@@ -1,9 +1,10 @@
-"""Picture and tables of a life: what a person understands without reading the text."""
+"""Picture of a life: what a person understands without reading the text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -15,14 +16,17 @@ from rich.table import Table
 
 from ..memory.regimes import NEW, NOMINAL
 from .life import Trace
-from .metrics import Summary
+from .metrics import SMOOTH, Figures, Summary
+from .record import Run
 from .schedule import Life
 
-COLOURS = {'ours': '#0b6e4f', 'frozen': '#b0413e', 'oracle': '#5b6c8f'}
-LABELS = {'ours': 'learning online', 'frozen': 'frozen model', 'oracle': 'oracle'}
+OURS = 'ours'
+COLOURS = {OURS: '#0b6e4f', 'frozen': '#b0413e', 'oracle': '#22304f'}
+LABELS = {OURS: 'learning online', 'frozen': 'frozen model', 'oracle': 'oracle'}
+OTHERS = plt.get_cmap('tab20').colors[1::2]  # pale
 MARKS = {
-    'shift': ('v', '#b0413e', 'shift noticed'),
-    'soft_shift': ('v', '#d98f89', 'weak shift noticed'),
+    'shift': ('v', '#b0413e', 'change noticed'),
+    'soft_shift': ('v', '#d98f89', 'weak change noticed'),
     'recall': ('o', '#2c6fbb', 'regime recalled'),
     'new_regime': ('D', '#0b6e4f', 'new regime stored'),
     'consolidated': ('s', '#6a4c93', 'memory consolidated'),
@@ -30,11 +34,17 @@ MARKS = {
 }
 
 
+def colours(methods: Sequence[str]) -> dict[str, Any]:
+    """A colour for each method: strong for the three that matter most, pale for the others."""
+    others = [m for m in methods if m not in COLOURS]
+    return COLOURS | {m: OTHERS[i % len(OTHERS)] for i, m in enumerate(others)}
+
+
 def _legend(axis: plt.Axes) -> None:
     axis.legend(loc='upper left', bbox_to_anchor=(1.005, 1.0), fontsize=9, frameon=False)
 
 
-def running_mean(values: np.ndarray, window: int = 25) -> np.ndarray:
+def running_mean(values: np.ndarray, window: int = SMOOTH) -> np.ndarray:
     """Centred running mean of the same length."""
     kernel = np.ones(window)
     weight = np.convolve(np.ones(len(values)), kernel, 'same')
@@ -54,31 +64,53 @@ def draw_life(
     Args:
         life: regimes and phases.
         period: seconds per control step.
-        traces: `ours`, `frozen`, `oracle`.
-        summary: their comparison.
+        traces: by method; `ours`, if there, is the one whose thoughts are shown, else the first.
+        summary: comparison of ours with the frozen model and the oracle.
         path: PNG file to write.
         title: first line of the picture.
     """
-    ours = traces['ours']
+    subtitle = (
+        f'{summary.gap_closed:.0%} of the gap between the frozen model and the oracle closed; '
+        f'score at home {summary.home:.2f} × frozen'
+    )
+    _draw(life, period, traces, path, title, subtitle)
+
+
+def draw_run(runs: Mapping[str, Run], found: Mapping[str, Figures], path: Path) -> None:
+    """The picture of all methods through one life with one seed."""
+    shown = found[OURS] if OURS in found else next(iter(found.values()))
+    run = runs[shown.method]
+    title = f'One life of {run.life.robot}: {run.name}, seed {run.seed}'
+    subtitle = f'the robot is told neither what changes nor when; crashes: {shown.crashes}'
+    if np.isfinite(shown.gap_closed):
+        subtitle = f'{shown.gap_closed:.0%} of the gap to the oracle closed; ' + subtitle
+    _draw(run.life, run.period, {m: r.trace for m, r in runs.items()}, path, title, subtitle)
+
+
+def _draw(
+    life: Life,
+    period: float,
+    traces: Mapping[str, Trace],
+    path: Path,
+    title: str,
+    subtitle: str,
+) -> None:
+    shown = traces.get(OURS) or next(iter(traces.values()))
     figure, axes = plt.subplots(
         4,
         1,
-        figsize=(13, 10.5),
+        figsize=(14, 10.5),
         sharex=True,
-        height_ratios=[3, 1.6, 1.6, 1.6],
+        height_ratios=[3.4, 1.5, 1.5, 1.5],
         layout='constrained',
     )
     seconds = np.arange(life.steps) * period
-    figure.suptitle(
-        f'{title}\n{summary.gap_closed:.0%} of the gap between the frozen model and the oracle '
-        f'closed; score at home {summary.home:.2f} × frozen',
-        fontsize=13,
-    )
+    figure.suptitle(f'{title}\n{subtitle}', fontsize=13)
     _scores(axes[0], seconds, traces)
-    _uncertainty(axes[1], seconds, ours)
-    _surprise(axes[2], period, seconds, ours)
-    _regimes(axes[3], seconds, ours)
-    _phases(axes, life, period, summary)
+    _uncertainty(axes[1], seconds, shown)
+    _surprise(axes[2], period, seconds, shown)
+    _regimes(axes[3], seconds, shown)
+    _phases(axes, life, period)
     axes[3].set_xlabel('robot time [s]')
     axes[3].set_xlim(0, life.steps * period)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,12 +119,26 @@ def draw_life(
 
 
 def _scores(axis: plt.Axes, seconds: np.ndarray, traces: Mapping[str, Trace]) -> None:
-    for name in ('frozen', 'oracle', 'ours'):
-        score = np.array(traces[name].score)
-        axis.plot(seconds, running_mean(score), color=COLOURS[name], label=LABELS[name], lw=2)
-    crashes = np.flatnonzero(traces['ours'].crashed)
-    if len(crashes):
-        axis.plot(seconds[crashes], np.zeros(len(crashes)), 'kx', label='crash')
+    colour = colours(list(traces))
+    # The three that matter most come first in the legend and lie on top.
+    first = [m for m in (OURS, 'oracle', 'frozen') if m in traces]
+    for method in first + [m for m in traces if m not in first]:
+        score = np.array(traces[method].score)
+        strong = method in first
+        axis.plot(
+            seconds[: len(score)],
+            running_mean(score),
+            color=colour[method],
+            label=f'{LABELS.get(method, method)}: {score.mean():.2f}',
+            lw=2.8 if method == OURS else 1.8 if strong else 1.0,
+            alpha=1.0 if strong else 0.8,
+            ls='--' if method == 'oracle' else '-',
+            zorder=4 if method == OURS else 3 if strong else 2,
+        )
+    crashed = traces[first[0]].crashed if first else []
+    at = seconds[np.flatnonzero(crashed)]
+    if len(at):
+        axis.plot(at, np.zeros(len(at)), 'kx', label='crash')
     axis.set_ylabel('score\n(1 = on the reference)')
     axis.set_ylim(0, 1.02)
     _legend(axis)
@@ -100,9 +146,9 @@ def _scores(axis: plt.Axes, seconds: np.ndarray, traces: Mapping[str, Trace]) ->
 
 def _uncertainty(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
     n = min(len(trace.epistemic), len(seconds))
-    axis.semilogy(seconds[:n], trace.epistemic[:n], color='#d17b0f', label='epistemic (learnable)')
-    axis.semilogy(seconds[:n], trace.aleatoric[:n], color='#8d99ae', label='aleatoric (noise)')
-    axis.set_ylabel('predictive sd\n(share of a step)')
+    axis.semilogy(seconds[:n], trace.epistemic[:n], color='#d17b0f', label='ignorance (epistemic)')
+    axis.semilogy(seconds[:n], trace.aleatoric[:n], color='#8d99ae', label='noise (aleatoric)')
+    axis.set_ylabel('uncertainty\n(share of a step)')
     _legend(axis)
 
 
@@ -127,27 +173,56 @@ def _regimes(axis: plt.Axes, seconds: np.ndarray, trace: Trace) -> None:
     names.append(NEW)
     n = min(len(trace.regimes), len(seconds))
     rows = np.array([[p.get(name, 0.0) for p in trace.regimes[:n]] for name in names])
-    colours = plt.get_cmap('tab10')(np.arange(len(names)) % 10)
-    colours[-1] = matplotlib.colors.to_rgba('#d9d9d9')
-    axis.stackplot(seconds[:n], rows, labels=names, colors=colours)
+    palette = plt.get_cmap('tab10')(np.arange(len(names)) % 10)
+    palette[-1] = matplotlib.colors.to_rgba('#d9d9d9')
+    labels = {NOMINAL: 'as built', NEW: 'something new'}
+    if n:
+        texts = [labels.get(name, f'remembered: {name}') for name in names]
+        axis.stackplot(seconds[:n], rows, labels=texts, colors=palette)
+        _legend(axis)
     axis.set_ylim(0, 1)
-    axis.set_ylabel('belief over\nregimes')
-    _legend(axis)
+    axis.set_ylabel('what the robot\nbelieves it is in')
 
 
-def _phases(axes: np.ndarray, life: Life, period: float, summary: Summary) -> None:
-    for phase in summary.phases:
-        start, end = phase.first * period, phase.last * period
+def _phases(axes: np.ndarray, life: Life, period: float) -> None:
+    home = life.phases[0][0]
+    bounds = life.boundaries
+    for (regime, _), first, last in zip(life.phases, bounds[:-1], bounds[1:], strict=True):
+        start, end = first * period, last * period
         for axis in axes:
             axis.axvline(start, color='#bbbbbb', lw=0.8)
-            if phase.regime != life.phases[0][0]:
+            if regime != home:
                 axis.axvspan(start, end, color='#f4efe6', zorder=0)
-        axes[0].text(
-            (start + end) / 2, 1.03, phase.regime, ha='center', fontsize=12, weight='bold'
+        middle = (start + end) / 2
+        text = describe(life.regimes[regime])
+        axes[0].text(middle, 1.03, text, ha='center', va='bottom', fontsize=8, color='#555555')
+        axes[0].annotate(
+            regime,
+            (middle, 1.03),
+            xytext=(0, 4 + 11 * (text.count('\n') + 1)),
+            textcoords='offset points',
+            annotation_clip=False,
+            ha='center',
+            fontsize=13,
+            weight='bold',
         )
     if life.episode:
         for step in range(life.episode, life.steps, life.episode):
             axes[3].axvline(step * period, color='black', ls=':', lw=1.2)
+
+
+def describe(shifts: Sequence[Mapping[str, Any]]) -> str:
+    """Shifts in a few words, a line for each."""
+    lines = []
+    for shift in shifts:
+        for kind, values in shift.items():
+            told = values.values() if isinstance(values, Mapping) else [values]
+            words = [
+                f'({", ".join(f"{v:g}" for v in value)})' if isinstance(value, list) else value
+                for value in told
+            ]
+            lines.append(' '.join(str(w) for w in (kind.replace('_', ' '), *words)))
+    return '\n'.join(lines) or 'as built'
 
 
 def print_summary(console: Console, summary: Summary) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,13 @@ class Life(Section):
         """Length of the life in control steps."""
         return self.boundaries[-1]
 
+    @cached_property
+    def shift_steps(self) -> list[int]:
+        """First steps of the phases in which other shifts are in force than in the one before."""
+        regimes = [self.regimes[name] for name, _ in self.phases]
+        pairs = zip(regimes[:-1], regimes[1:], self.boundaries[1:-1], strict=True)
+        return [step for before, after, step in pairs if before != after]
+
     def phase_at(self, step: int) -> int:
         """Index of the phase that a step belongs to; the last one after the end."""
         index = int(np.searchsorted(self.boundaries, step, side='right')) - 1
@@ -61,16 +69,48 @@ class Life(Section):
         return self.phases[0][1]
 
 
+def life_names() -> list[str]:
+    """Names of the shipped lives."""
+    shipped = (p.relative_to(_folder()).with_suffix('') for p in _folder().rglob('*.yaml'))
+    return sorted(p.as_posix() for p in shipped)
+
+
 def load_life(life: str | Path) -> Life:
-    """A shipped life by the robot's name, or a life file by path.
+    """A shipped life by name (a robot's own is named after it), or a life file by path.
 
     Raises:
         UserError: unknown life, unknown key, wrong type or value.
     """
-    text = str(life)
-    folder = share_dir() / 'config' / 'lives'
+    path = _life_path(str(life))
+    return parse_yaml(Life, path.read_text(), str(path))
+
+
+def load_lives(lives: Sequence[str]) -> dict[str, Life]:
+    """Lives by name or path; the name of a folder of shipped lives stands for all in it.
+
+    Raises:
+        UserError: as `load_life`; or two different files with one name.
+    """
+    found: dict[str, Life] = {}
+    for wanted in lives:
+        inside = sorted((_folder() / wanted).glob('*.yaml')) if wanted else []
+        for text in [f'{wanted}/{p.stem}' for p in inside] or [wanted]:
+            path, life = _life_path(text), load_life(text)
+            shipped = path.is_relative_to(_folder())
+            name = text if shipped and not text.endswith('.yaml') else path.stem
+            if found.setdefault(name, life) != life:
+                raise UserError(f'two lives are named {name!r}; rename one of the files')
+    return found
+
+
+def _folder() -> Path:
+    return share_dir() / 'config' / 'lives'
+
+
+def _life_path(text: str) -> Path:
+    folder = _folder()
     path = Path(text) if text.endswith(('.yaml', '.yml')) else folder / f'{text}.yaml'
     if not path.is_file():
-        known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
+        known = ', '.join(life_names())
         raise UserError(f'unknown life {text!r}; shipped lives are {known}, or give a YAML file')
-    return parse_yaml(Life, path.read_text(), str(path))
+    return path

@@ -47,14 +47,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
+def cached_path(key: dict[str, Any]) -> Path:
+    """Where the cache keeps the prior for `key`."""
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_dir() / f'{key.get("robot", "prior")}-{name}.safetensors'
+
+
 def cached_prior(key: dict[str, Any], make: Any) -> tuple[Prior, bool]:
     """The prior for `key` from the cache, or from `make()`, which is then cached.
 
     Returns:
         The prior and whether it came from the cache. A damaged cache file is made again.
     """
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = cache_dir() / f'{key.get("robot", "prior")}-{name}.safetensors'
+    path = cached_path(key)
     if path.is_file():
         try:
             return decode_prior(path.read_bytes(), str(path))[0], True

@@ -1,0 +1,195 @@
+"""Who may drive a robot through a life or a stream: the learner, the oracle and the baselines.
+
+Every method acts through the same planner, so what it predicts is always a pair of a Dynamics and
+a Belief; the registry `METHODS` is where all experiments find them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..control.controller import Controller
+from ..dynamics.belief import Belief
+from ..dynamics.model import Prior
+from ..errors import UserError
+from ..learning.learner import Event, Learner
+from ..learning.pretrain import Progress
+from ..robot.spec import RobotSpec
+from ..robot.transitions import Transition
+from .baselines.adam import Adam
+from .baselines.frozen import Frozen
+from .baselines.history import History
+from .baselines.ivon import Ivon
+from .baselines.offline import history_network, randomised_network
+from .baselines.randomised import Randomised
+from .baselines.retrain import Retrain
+from .baselines.rls import RecursiveLeastSquares
+from .baselines.single import SingleHead
+from .baselines.structured import Structured
+from .baselines.walk import Walk
+from .priors import oracle_for
+from .schedule import Life
+
+Status = Callable[[str, float], None]  # what is going on, share done
+OfflineNetwork = Callable[[RobotSpec, Prior, Progress], Prior]
+
+
+class Agent(Protocol):
+    """Whoever drives the robot through a life.
+
+    `belief` belongs to `controller.dynamics` as they are after the call: a method that changes
+    its trunk has handed the new one to `controller.adopt`.
+    """
+
+    name: str
+    controller: Controller
+
+    def belief(self, step: int) -> Belief:
+        """What to act on at a step of the life."""
+
+    def observe(self, transition: Transition) -> None:
+        """Take the outcome of a step."""
+
+    def take_events(self) -> list[Event]:
+        """Events since the last call."""
+
+
+class LearningAgent:
+    """The system itself: learner and controller."""
+
+    name = 'ours'
+
+    def __init__(self, prior: Prior, seed: int, device: str = 'cpu') -> None:
+        self.learner = Learner(prior, seed=seed, device=device)
+        self.controller = Controller(prior.dynamics, seed)
+
+    def belief(self, step: int) -> Belief:
+        return self.learner.belief()
+
+    def observe(self, transition: Transition) -> None:
+        self.learner.observe(transition)
+
+    def take_events(self) -> list[Event]:
+        return self.learner.take_events()
+
+
+class OracleAgent:
+    """Specialists of every regime, switched at the exact boundary."""
+
+    name = 'oracle'
+
+    def __init__(self, specialists: dict[str, Prior], life: Life, seed: int) -> None:
+        self.life = life
+        self._agents = {name: Frozen(prior, seed) for name, prior in specialists.items()}
+        self._regime = life.regime_at(0)
+        self.controller = Controller(specialists[self._regime].dynamics, seed)
+
+    def belief(self, step: int) -> Belief:
+        regime = self.life.regime_at(step)
+        if regime != self._regime:
+            self._regime = regime
+            self.controller.adopt(self._agents[regime].dynamics)
+        return self._agents[regime].belief(step)
+
+    def observe(self, transition: Transition) -> None:
+        """The oracle knows already."""
+
+    def take_events(self) -> list[Event]:
+        return []
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may be made from."""
+
+    spec: RobotSpec
+    prior: Prior
+    life: Life
+    seed: int
+    status: Status = lambda what, share: None
+
+    def specialists(self) -> dict[str, Prior]:
+        """Networks of the oracle, one per regime of the life."""
+        return {
+            name: oracle_for(
+                self.spec,
+                shifts,
+                progress=lambda share, what, n=name: self.status(f'oracle {n}: {what}', share),
+            )
+            for name, shifts in self.life.regimes.items()
+        }
+
+    def offline(self, network: OfflineNetwork) -> Prior:
+        """A network that a baseline trains before life, from the cache where it is there."""
+        return network(self.spec, self.prior, lambda share, what: self.status(what, share))
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the registry."""
+
+    description: str
+    make: Callable[[Setting], Agent]
+
+
+METHODS: dict[str, Method] = {
+    'frozen': Method('the nominal model, never changed', lambda s: Frozen(s.prior, s.seed)),
+    'oracle': Method(
+        'a network trained on each regime, switched at the exact boundary',
+        lambda s: OracleAgent(s.specialists(), s.life, s.seed),
+    ),
+    'ours': Method('the learner of this package', lambda s: LearningAgent(s.prior, s.seed)),
+    'single': Method(
+        'one Bayesian head with the family prior and surprise, but no memory',
+        lambda s: SingleHead(s.prior, s.seed),
+    ),
+    'walk': Method(
+        'one Bayesian head with the family prior under a 2 % random walk',
+        lambda s: Walk(s.prior, s.seed),
+    ),
+    'structured': Method(
+        'Kalman filter on actuator gain, bias, delay and one constant per output',
+        lambda s: Structured(s.prior, s.seed),
+    ),
+    'rls': Method(
+        'recursive least squares on the features, with a forgetting factor',
+        lambda s: RecursiveLeastSquares(s.prior, s.seed),
+    ),
+    'adam': Method(
+        'Adam on all weights, 32 of the last 200 transitions per step',
+        lambda s: Adam(s.prior, s.seed),
+    ),
+    'ivon': Method(
+        'ivon-opt on all weights, 32 of the last 200 transitions per step',
+        lambda s: Ivon(s.prior, s.seed),
+    ),
+    'retrain': Method(
+        'a fresh network trained on all data so far, every 250 transitions',
+        lambda s: Retrain(s.prior, s.seed),
+    ),
+    'randomised': Method(
+        'domain randomisation: one network with one head for all plants, never changed',
+        lambda s: Randomised(s.offline(randomised_network), s.seed),
+    ),
+    'history': Method(
+        'domain randomisation with the last 5 transitions as inputs, never changed',
+        lambda s: History(s.offline(history_network), s.seed),
+    ),
+}
+
+
+def methods_named(names: str) -> list[str]:
+    """The methods of a comma-separated list, or `all` of them, in the order of the registry.
+
+    Raises:
+        UserError: a name is not known, or there is none.
+    """
+    asked = [name.strip() for name in names.split(',') if name.strip()]
+    unknown = [name for name in asked if name not in METHODS and name != 'all']
+    if unknown or not asked:
+        what = ', '.join(repr(name) for name in unknown) or 'none given'
+        known = '\n'.join(f'  {name}: {method.description}' for name, method in METHODS.items())
+        raise UserError(f'methods: {what}; give `all`, or some of\n{known}')
+    return [name for name in METHODS if name in asked or 'all' in asked]

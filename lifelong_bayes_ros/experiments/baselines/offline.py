@@ -1,0 +1,111 @@
+"""Networks that baselines train before life, on the task family, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+import lifelong_bayes_ros_sim as sim
+
+from ...dynamics.model import Prior
+from ...learning.codec import fingerprint
+from ...learning.pretrain import PretrainConfig, Progress, specialist
+from ...learning.store import cached_prior
+from ...robot.spec import RobotSpec
+from . import family, history, network
+from .family import RUN, AnyOfTheFamily, family_runs
+from .history import HistoryNetwork
+
+BATCH = 512
+
+
+def cached(
+    name: str, prior: Prior, config: PretrainConfig, seed: int, make: Callable[[], Prior]
+) -> Prior:
+    """The result of `make` for the robot of a prior.
+
+    The prior's fingerprint stands for the simulator and the code that pre-trains, for both decide
+    its weights; the code of the baselines is hashed beside it.
+    """
+    code = hashlib.sha256()
+    for file in (__file__, family.__file__, history.__file__, network.__file__):
+        code.update(Path(file).read_bytes())
+    key = {
+        'robot': prior.dynamics.spec.name,
+        'baseline': name,
+        'prior': fingerprint(prior),
+        'config': asdict(config),
+        'seed': seed,
+        'code': code.hexdigest(),
+    }
+    return cached_prior(key, make)[0]
+
+
+def randomised_network(
+    spec: RobotSpec,
+    prior: Prior,
+    progress: Progress = lambda share, what: None,
+    seed: int = 0,
+    config: PretrainConfig | None = None,
+) -> Prior:
+    """The network of an oracle, with one head, trained on the whole family at once."""
+    config = config or PretrainConfig()
+
+    def make() -> Prior:
+        plant = AnyOfTheFamily(sim.make(spec.name, spec=spec, seed=seed), seed)
+        return specialist(plant, spec, config, seed, progress)
+
+    return cached('randomised', prior, config, seed, make)
+
+
+def history_network(
+    spec: RobotSpec,
+    prior: Prior,
+    progress: Progress = lambda share, what: None,
+    seed: int = 0,
+    config: PretrainConfig | None = None,
+) -> Prior:
+    """The network of `History`, trained on short runs of the family from the prior's on."""
+    config = config or PretrainConfig()
+
+    def make() -> Prior:
+        progress(0.0, 'simulating the task family')
+        plant = sim.make(spec.name, spec=spec, seed=seed)
+        inputs, targets = family_runs(plant, prior.dynamics, config.per_regime // RUN, seed)
+        rows = inputs.shape[1] - len(prior.dynamics.trunk.mean)
+        net = HistoryNetwork(prior.dynamics, rows)
+        held = len(inputs) // 10  # of the first plants, which it does not train on
+        _train(net, inputs[held:], targets[held:], config, seed, progress)
+        with torch.no_grad():
+            noise = (net(inputs[:held]) - targets[:held]).square().mean(dim=0)
+        return replace(prior, dynamics=net.dynamics(), noise=noise.numpy().astype(float))
+
+    return cached('history', prior, config, seed, make)
+
+
+def _train(
+    net: HistoryNetwork,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    config: PretrainConfig,
+    seed: int,
+    progress: Progress,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), config.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=config.steps, pct_start=0.05, cycle_momentum=False
+    )
+    for step in range(config.steps):
+        pick = torch.randint(len(inputs), (BATCH,), generator=generator)
+        optimizer.zero_grad()
+        (net(inputs[pick]) - targets[pick]).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            progress(step / config.steps, 'training on histories')
