@@ -48,6 +48,7 @@ class LearnerConfig:
     recall_nats_calm: float = 9.0  # at any other time, over 8 steps
     recall_nis: float = 2.5  # worst mean NIS of a regime worth recalling
     watch: int = 60  # steps after an event during which memory is consulted at every step
+    soft_ratio: float = 2.2  # growth of the noise that shows a weak shift
     purge: int = 6  # steps before an alarm that are taken back out of a committed head
     store_age: int = 40  # steps that a head must have lived, calmly, to be stored
     store_nats: float = 0.35  # nats per step over the best stored regime that make it new
@@ -420,9 +421,11 @@ class Learner:
 
     def _soften(self) -> None:
         """A weak shift shows as noise that grew: let the head move again."""
-        reference = np.min([r.head.noise.variance for r in self.library.regimes], axis=0)
+        # The typical regime's noise: the least of several estimates is least by chance.
+        known = [np.log(r.head.noise.variance) for r in self.library.regimes]
+        reference = np.exp(np.mean(known, axis=0))
         noise = self.live.noise
-        if self._since_soft < 60 or np.max(noise.variance / reference) <= 1.8:
+        if self._since_soft < 60 or np.max(noise.variance / reference) <= self.config.soft_ratio:
             return
         self._since_soft = 0
         self._widen(0.15)
