@@ -117,12 +117,13 @@ static inline __attribute__((always_inline)) void run_block(
     float *restrict mean, float *restrict h, float *restrict momentum, float *restrict sample,
     const float *restrict g, const float *restrict f, const float *restrict m0,
     const float *restrict s0, const float *restrict z, Rule r, int n,
-    int update, int curvature, int root, int positive, int prior) {
+    int update, int curvature, int root, int positive, int prior, int clip) {
     float inverse_ess = 1.0f / r.ess, weight = 1.0f / r.debias, spread = 1.0f / sqrtf(r.ess);
+    float pull = r.delta * r.prior_mean;
     for (int i = 0; i < n; i++) {
         float d = prior ? s0[i] * inverse_ess : r.delta, m = mean[i], now = h[i];
         if (update) {
-            float centre = prior ? m0[i] : r.prior_mean, s = now + d;
+            float s = now + d;
             float estimate = curvature == PRICE     ? r.ess * s * (sample[i] - m) * g[i]
                              : curvature == SQUARED ? g[i] * g[i]
                                                     : f[i];
@@ -131,10 +132,13 @@ static inline __attribute__((always_inline)) void run_block(
             h[i] = now;
             float moved = momentum[i] + r.decay * (g[i] - momentum[i]);
             momentum[i] = moved;
-            float by = moved * weight + d * (m - centre), inverse = rsqrt(now + d);
+            float by = moved * weight + (prior ? d * (m - m0[i]) : d * m - pull);
+            float inverse = rsqrt(now + d);
             by *= root ? 1.0f / (sqrtf(now) + d) : inverse * inverse;
-            by = by < r.clip ? by : r.clip;
-            by = by > -r.clip ? by : -r.clip;
+            if (clip) {
+                by = by < r.clip ? by : r.clip;
+                by = by > -r.clip ? by : -r.clip;
+            }
             m = m - r.lr * by;
             mean[i] = m;
         }
@@ -163,8 +167,10 @@ static void run_tensor(Tensor t, Rule r, uint32_t key, uint32_t key2, int update
         const float *s0 = t.prior_precision ? t.prior_precision + at : 0;
         int curvature = f ? OBSERVED : r.curvature;
         (r.rademacher ? rademacher : gaussian)(z, (uint32_t)(t.offset + at), key, key2);
-#define RUN(U, C, R, P, W) run_block(mean, h, mom, s, g, f, m0, s0, z, r, n, U, C, R, P, W)
-#define WITH(U, C, R, P) do { if (s0) RUN(U, C, R, P, 1); else RUN(U, C, R, P, 0); } while (0)
+#define RUN(U, C, R, P, W, K) run_block(mean, h, mom, s, g, f, m0, s0, z, r, n, U, C, R, P, W, K)
+#define WITH(U, C, R, P) do { if (s0) RUN(U, C, R, P, 1, 1); \
+                              else if (r.clip < 1e38f) RUN(U, C, R, P, 0, 1); \
+                              else RUN(U, C, R, P, 0, 0); } while (0)
 #define RULES(C) do { if (r.root) { if (r.positive) WITH(1, C, 1, 1); else WITH(1, C, 1, 0); } \
                       else if (r.positive) WITH(1, C, 0, 1); else WITH(1, C, 0, 0); } while (0)
         if (!update || !g) WITH(0, OBSERVED, 0, 0);

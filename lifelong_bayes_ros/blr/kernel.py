@@ -21,7 +21,14 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name('kernel.c')
 # Only the compiler may see -ffast-math: given to the linker, it flushes the whole process's
 # denormal numbers to zero. Why sums keep their order: see run_block in kernel.c.
-FLAGS = ('-O3', '-march=native', '-ffast-math', '-fno-associative-math', '-fPIC')
+FLAGS = (
+    '-O3',
+    '-march=native',
+    '-ffast-math',
+    '-fno-associative-math',
+    '-fprefetch-loop-arrays',
+    '-fPIC',
+)
 
 PRICE, SQUARED, OBSERVED = range(3)
 

@@ -29,6 +29,7 @@ class KernelStep:
         self._versions: list[int] = []  # of the parameters, when they were last drawn from
         self._groups = (kernel.Group * 0)()
         self._offset = 0
+        self._observed = False  # a row has a curvature
 
     @staticmethod
     def serves(slots: list[Slot]) -> bool:
@@ -86,6 +87,10 @@ class KernelStep:
         if len(evidence) < len(self._slots):
             for row in self._rows:
                 row.gradient = None
+        if self._observed:
+            for row in self._rows:
+                row.curvature = None
+            self._observed = False
         kept = []  # what must live until the kernel has read it
         for slot, g, f in evidence:
             row = self._row_of[id(slot)]
@@ -93,12 +98,11 @@ class KernelStep:
                 g = g.contiguous()
                 kept.append(g)
             row.gradient = g.data_ptr()
-            if f is None:
-                row.curvature = None
-            else:
+            if f is not None:
                 f = f.to(torch.float32).contiguous()
                 kept.append(f)
                 row.curvature = f.data_ptr()
+                self._observed = True
         return self._run(rule, seed, number, steps)
 
     def _run(self, rule: Rule, seed: int, number: int, steps: int) -> bool:

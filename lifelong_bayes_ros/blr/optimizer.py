@@ -129,6 +129,7 @@ class BLR(torch.optim.Optimizer):
         if self._kernel is not None:
             self._seed = int(torch.randint(2**62, (), generator=self.generator))
         self._fresh = False  # the samples are a draw that nobody has used
+        self._sampling = _Sampling(self)
         self._inside = False
         self._pending: Draw | None = None  # a used draw whose gradient is in p.grad
         self._folded = 0  # draws in the accumulators
@@ -243,7 +244,7 @@ class BLR(torch.optim.Optimizer):
 
     def sampled(self) -> AbstractContextManager[Draw]:
         """A draw from the posterior; the parameters themselves stay at the mean."""
-        return _Sampling(self)
+        return self._sampling
 
     @torch._disable_dynamo  # see `step`
     def _enter(self) -> Draw:
