@@ -108,16 +108,23 @@ class Gaussian(ExponentialFamily):
         chol = torch.linalg.cholesky(epistemic + torch.diag(noise))
         return Innovation(design @ self.mean, gain, epistemic, chol)
 
-    def condition(self, innovation: Innovation, residual: Tensor) -> Gaussian:
-        """Posterior after observing y, `residual` = y − H m [k]: BLR with ρ = 1."""
+    def condition(
+        self, innovation: Innovation, residual: Tensor, in_place: bool = False
+    ) -> Gaussian:
+        """Posterior after observing y, `residual` = y − H m [k]: BLR with ρ = 1.
+
+        With `in_place` it is written over the covariance of this one, which is used up.
+        """
         half = torch.linalg.solve_triangular(innovation.chol, innovation.gain.T, upper=False)
         white = torch.linalg.solve_triangular(innovation.chol, residual[:, None], upper=False)
         mean = self.mean + (half.T @ white)[:, 0]
-        return Gaussian(mean, torch.addmm(self.covariance, half.T, half, alpha=-1.0))
+        out = self.covariance if in_place else None
+        return Gaussian(mean, torch.addmm(self.covariance, half.T, half, alpha=-1.0, out=out))
 
-    def widen(self, towards: Tensor, share: float) -> Gaussian:
+    def widen(self, towards: Tensor, share: float, in_place: bool = False) -> Gaussian:
         """Covariance moved towards another one: (1 − share) Σ + share · towards."""
-        return Gaussian(self.mean, torch.lerp(self.covariance, towards, share))
+        out = self.covariance if in_place else None
+        return Gaussian(self.mean, torch.lerp(self.covariance, towards, share, out=out))
 
     def factor(self) -> Tensor:
         """Lower Cholesky factor [n, n] of the covariance."""

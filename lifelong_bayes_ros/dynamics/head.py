@@ -33,7 +33,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Head:
-    """Posterior over θ and noise of one regime. Immutable: an old head is its own snapshot."""
+    """Posterior over θ and noise of one regime. Immutable, unless it is updated in place."""
 
     posterior: Gaussian
     noise: Noise
@@ -55,10 +55,10 @@ class Head:
             float(EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)),
         )
 
-    def update(self, design: torch.Tensor, prediction: Prediction) -> Head:
-        """Posterior after the observation that `prediction` scored."""
+    def update(self, design: torch.Tensor, prediction: Prediction, in_place: bool = False) -> Head:
+        """Posterior after the observation that `prediction` scored; see `Gaussian.condition`."""
         residual = torch.tensor(prediction.residual, device=design.device)
-        posterior = self.posterior.condition(prediction.innovation, residual)
+        posterior = self.posterior.condition(prediction.innovation, residual, in_place)
         left = (residual - design @ (posterior.mean - self.posterior.mean)).cpu().numpy()
         # H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance again.
         inverse = torch.cholesky_inverse(prediction.innovation.chol)

@@ -28,10 +28,11 @@ from ..memory.consolidation import Consolidation, consolidate
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
 from ..robot.transitions import Transition
-from .surprise import Surprise
+from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
+SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 WALK_EVERY = 8  # transitions between steps of the random walk
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
@@ -140,7 +141,11 @@ class Learner:
         self._level = 0
         self.waiting = Reservoir(self.config.reservoir)  # of a regime not yet stored
         self._recent: deque[_Step] = deque(maxlen=self.config.watch)
-        self._snapshots: deque[Head] = deque(maxlen=self.config.purge + 8)
+        # Heads by the transitions that they have seen, to reach back `purge` and the window of
+        # the surprise test.
+        reach = -(-(self.config.purge + WINDOW) // SNAPSHOT_EVERY) + 1
+        self._snapshots: deque[tuple[int, Head]] = deque(maxlen=reach)
+        self._owned = False  # nobody else holds the live head: it may be updated in place
         self.draws = self._nominal_draws
         self._bank = Bank(*self.dynamics.nominal.shape)
 
@@ -199,7 +204,7 @@ class Learner:
     def consolidate(self) -> Consolidation:
         """Consolidate memory as a transaction; the live head is committed first."""
         started = time.perf_counter()
-        self._commit(self.live)
+        self._commit(self._shared())
         result = consolidate(
             self.dynamics,
             self.library,
@@ -254,11 +259,12 @@ class Learner:
             transition.stamp_ns,
             transition.episode,
         )
+        if self.learned % SNAPSHOT_EVERY == 0 or not self._snapshots:
+            self._snapshots.append((self.learned, self._shared()))
         self.learned += 1
         self.age += 1
         self._since_event += 1
         self._since_soft += 1
-        self._snapshots.append(self.live)
 
         if self.learned % WALK_EVERY == 0:
             self._widen(1 - (1 - self.config.random_walk) ** WALK_EVERY)
@@ -298,7 +304,8 @@ class Learner:
         jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
         gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
         self.draws = self.draws - gain @ (design @ self.draws + jitter)
-        self.live = self.live.update(design, prediction)
+        self.live = self.live.update(design, prediction, self._owned)
+        self._owned = True
 
     def _filter(self, step: _Step, fresh: float) -> None:
         """Move the regime probabilities; `fresh` is the evidence of the task-family prior."""
@@ -368,7 +375,7 @@ class Learner:
             self._leave(steps)
         regime = self.library.regimes[index]
         posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
-        self.live = Head(posterior, regime.head.noise.hold())
+        self.live, self._owned = Head(posterior, regime.head.noise.hold()), True
         before = self.regime
         self.identity = index
         self._reborn(steps)
@@ -383,6 +390,7 @@ class Learner:
         if self._level:
             covariance = covariance + torch.diag((10.0**self._level - 1) * self._floor)
         self.live = Head(Gaussian(self.family.mean, covariance), snapshot.noise.hold())
+        self._owned = False
         before = self.regime
         self.identity = None
         self.waiting = Reservoir(self.config.reservoir)
@@ -406,8 +414,9 @@ class Learner:
 
     def _leave(self, steps: int) -> Head:
         """Commit the live head as it was before the steps since the change, with a margin."""
-        back = max(steps, self.config.purge)
-        snapshot = self._snapshots[-min(back, len(self._snapshots))]
+        latest = self.learned - max(steps, self.config.purge)
+        old = [head for seen, head in self._snapshots if seen <= latest]
+        snapshot = old[-1] if old else self._snapshots[0][1]
         self._commit(snapshot)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
@@ -448,7 +457,7 @@ class Learner:
                 reservoir = Reservoir(self.config.reservoir)
                 for step in window:
                     reservoir.add(step.sample, self.rng)
-            self.identity = self.library.store(self.live, reservoir)
+            self.identity = self.library.store(self._shared(), reservoir)
             self.filter.rename(NEW, self.regime)
             self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2))
         elif self.identity is None:
@@ -486,6 +495,11 @@ class Learner:
             self._event('guard', on=lost)
 
     # ------------------------------------------------------------------ small helpers
+    def _shared(self) -> Head:
+        """The live head for someone who keeps it: the next update is written elsewhere."""
+        self._owned = False
+        return self.live
+
     def _is_far(self, transition: Transition) -> bool:
         x, u, x_next = (
             a.astype(float) for a in (transition.state, transition.action, transition.next_state)
@@ -496,8 +510,8 @@ class Learner:
         return bool(max(np.abs(inputs).max(), np.abs(change).max()) > FAR)
 
     def _widen(self, share: float) -> None:
-        posterior = self.live.posterior.widen(self.family.covariance, share)
-        self.live = self.live.replace(posterior=posterior)
+        posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)
+        self.live, self._owned = self.live.replace(posterior=posterior), True
         pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
         signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
         self.draws = (1 - share) ** 0.5 * self.draws + share**0.5 * signs * pick
