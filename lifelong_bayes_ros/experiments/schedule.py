@@ -62,15 +62,26 @@ class Life(Section):
 
 
 def load_life(life: str | Path) -> Life:
-    """A shipped life by the robot's name, or a life file by path.
+    """A shipped life by name, e.g. the robot's or `outside/quad_drag`, or a life file by path.
 
     Raises:
-        UserError: unknown life, unknown key, wrong type or value.
+        UserError: unknown life, unknown key, wrong type or value, shifts that do not fit the robot.
     """
     text = str(life)
     folder = share_dir() / 'config' / 'lives'
     path = Path(text) if text.endswith(('.yaml', '.yml')) else folder / f'{text}.yaml'
     if not path.is_file():
-        known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
+        shipped = [p.relative_to(folder).with_suffix('') for p in folder.rglob('*.yaml')]
+        # The lives of robots first, then those in folders.
+        known = ', '.join(map(str, sorted(shipped, key=lambda p: (len(p.parts), p))))
         raise UserError(f'unknown life {text!r}; shipped lives are {known}, or give a YAML file')
-    return parse_yaml(Life, path.read_text(), str(path))
+    loaded = parse_yaml(Life, path.read_text(), str(path))
+    try:
+        from lifelong_bayes_ros_sim import check_regimes
+    except ImportError:  # without MuJoCo a life can still be read
+        return loaded
+    try:
+        check_regimes(loaded.robot, loaded.regimes)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    return loaded
