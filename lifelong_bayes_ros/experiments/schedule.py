@@ -65,7 +65,7 @@ def load_life(life: str | Path) -> Life:
     """A shipped life by name, e.g. the robot's or `outside/quad_drag`, or a life file by path.
 
     Raises:
-        UserError: unknown life, unknown key, wrong type or value, shifts that do not fit the robot.
+        UserError: unknown life, unknown key, wrong type or value, shifts that do not fit.
     """
     text = str(life)
     folder = share_dir() / 'config' / 'lives'
