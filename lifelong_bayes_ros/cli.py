@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -311,7 +312,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.function(args)
     except UserError as error:
-        console.print(f'[red]lifelong-bayes {args.command}:[/red] {error}', highlight=False)
+        # What it says may look like markup, e.g. the name of an extra.
+        said = escape(str(error))
+        console.print(f'[red]lifelong-bayes {args.command}:[/red] {said}', highlight=False)
         return 2
     except KeyboardInterrupt:
         console.print('interrupted')

@@ -89,7 +89,8 @@ def benchmarks_page(reports: dict[str, dict[str, Any]]) -> str:
             sign = '≥' if r['better'] == 'higher' else '≤'
             bar = '' if r['bar'] is None else f'{sign} {r["bar"]:g}'
             met = {None: '', True: 'yes', False: '**no**'}[r['ok']]
-            lines.append(f'| {r["name"]} | {r["value"]:.4g} | {r["unit"]} | {bar} | {met} |')
+            value = 'none' if r['value'] is None else f'{r["value"]:.4g}'
+            lines.append(f'| {r["name"]} | {value} | {r["unit"]} | {bar} | {met} |')
     return '\n'.join(lines) + '\n'
 
 
