@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -168,11 +169,43 @@ def bench(args: argparse.Namespace) -> int:
     """Print figures."""
     from .experiments.bench import run_all, run_bench
 
+    if args.what == 'stream':
+        return bench_stream(args)
+    given = [f'--{k}' for k in STREAM_DEFAULTS if getattr(args, k) is not None]
+    if given:
+        raise UserError(f'{given[0]} is for `bench stream` only; leave it out')
     with status_bar() as status:
         if args.what == 'all':
             report = run_all(status)
         else:
             report = run_bench(args.what, status)
+    return deliver(report, args.json)
+
+
+STREAM_DEFAULTS = {'methods': 'all', 'seeds': '10', 'jobs': 1, 'out': 'out/bench/stream'}
+
+
+def bench_stream(args: argparse.Namespace) -> int:
+    """Compare methods on open-loop streams."""
+    from .experiments.agents import methods_named
+    from .experiments.bench_stream import stream_command, stream_tables
+
+    chosen = {
+        k: v if (v := getattr(args, k)) is not None else d for k, d in STREAM_DEFAULTS.items()
+    }
+    if chosen['jobs'] < 1:
+        raise UserError(f'--jobs {chosen["jobs"]}: give at least 1')
+    with status_bar() as status:
+        report = stream_command(
+            methods_named(chosen['methods']),
+            seeds_of(chosen['seeds']),
+            Path(chosen['out']),
+            status,
+            chosen['jobs'],
+        )
+    if not args.json:
+        for table in stream_tables(report['tables']):
+            Console().print(table)
     return deliver(report, args.json)
 
 
@@ -255,9 +288,16 @@ def parser() -> argparse.ArgumentParser:
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
         'what',
-        choices=['loop', 'optimizer', 'quality', 'all'],
+        choices=['loop', 'optimizer', 'quality', 'stream', 'all'],
         help='what to measure; `all` adds lives over seeds 0 to 2, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
+    )
+    sub.add_argument('--methods', help='stream: comma-separated (default all)')
+    sub.add_argument('--seeds', help='stream: N for 0 to N-1, or A:B for A to B-1 (default 10)')
+    sub.add_argument('--jobs', type=int, help='stream: processes, one thread each (default 1)')
+    sub.add_argument(
+        '--out',
+        help='stream: folder of results; a run found there is kept (default out/bench/stream)',
     )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     return top
@@ -272,7 +312,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.function(args)
     except UserError as error:
-        console.print(f'[red]lifelong-bayes {args.command}:[/red] {error}', highlight=False)
+        # What it says may look like markup, e.g. the name of an extra.
+        said = escape(str(error))
+        console.print(f'[red]lifelong-bayes {args.command}:[/red] {said}', highlight=False)
         return 2
     except KeyboardInterrupt:
         console.print('interrupted')

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..learning.store import write_atomically
 from ..robot.spec import load_robot
+from .agents import METHODS
 from .demo import STALL
 from .lives import Status, life_command, report_object, row
 from .priors import prior_for
@@ -35,6 +36,11 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
     if what == 'life':
         report = life_command(['quad', 'arm'], SEEDS, KEPT / 'life', status)
         return {k: v for k, v in report.items() if k != 'lives'}
+    if what == 'stream':
+        from .bench_stream import stream_command
+
+        report = stream_command(list(METHODS), list(range(10)), KEPT / 'stream', status)
+        return {k: v for k, v in report.items() if k != 'tables'}
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report
@@ -50,6 +56,7 @@ COMMANDS = {
     'loop': 'lifelong-bayes bench loop',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
+    'stream': 'lifelong-bayes bench stream',
 }
 
 
@@ -82,7 +89,8 @@ def benchmarks_page(reports: dict[str, dict[str, Any]]) -> str:
             sign = '≥' if r['better'] == 'higher' else '≤'
             bar = '' if r['bar'] is None else f'{sign} {r["bar"]:g}'
             met = {None: '', True: 'yes', False: '**no**'}[r['ok']]
-            lines.append(f'| {r["name"]} | {r["value"]:.4g} | {r["unit"]} | {bar} | {met} |')
+            value = 'none' if r['value'] is None else f'{r["value"]:.4g}'
+            lines.append(f'| {r["name"]} | {value} | {r["unit"]} | {bar} | {met} |')
     return '\n'.join(lines) + '\n'
 
 

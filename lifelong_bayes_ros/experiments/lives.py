@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..learning.store import write_atomically
+from ..paths import cache_dir
 from ..robot.spec import RobotSpec
 from .agents import METHODS, Setting, Status
 from .aggregate import grouped, over_seeds, phases_over_seeds
@@ -25,7 +26,7 @@ from .report import draw_run
 from .rows import life_rows, report_object, row
 from .schedule import Life, load_lives
 from .summary import draw_summary
-from .sweep import Failure, Job, Outcome, run_here, run_on_ray
+from .sweep import Failure, Job, Outcome, ray_module, run_here, run_on_ray
 from .tables import write_tables
 from .units import Shelf, Unit, trainings
 
@@ -116,6 +117,8 @@ def life_command(
         for seed in seeds
         for method in chosen
     ]
+    if ray:
+        ray_module()  # before anything takes long
     _train(units, jobs, status)
     shelf = Shelf(out / 'units') if out else None
     runs, fresh, failed = _run(units, shelf, jobs, ray, status, notify)
@@ -138,11 +141,15 @@ def life_command(
 
 
 def _train(units: Sequence[Unit], jobs: int, status: Status) -> None:
-    """Train the priors and oracles that the cache does not hold, before anything needs them."""
+    """Train what the cache does not hold, before many processes need it at once."""
     todo = [t for t in trainings(units) if not t.file.is_file()]
     for number, outcome in _watched(todo, run_here, jobs, status):
         if isinstance(outcome, Failure):
             raise UserError(f'{todo[number]} failed: {outcome}')
+    # Some methods train networks of their own, and tell first here if they lack something.
+    for robot, method in dict.fromkeys((u.life.robot, u.method) for u in units):
+        unit = next(u for u in units if (u.life.robot, u.method) == (robot, method))
+        unit.agent(lambda what, share, r=robot, m=method: status(f'{r}, {m}: {what}', share))
 
 
 def _run(
@@ -168,11 +175,12 @@ def _run(
         notify(f'{count} kept of {len(units)} runs cannot be used, {why}: run again')
     if runs:
         notify(f'{len(runs)} of {len(units)} runs were found in {shelf.folder}')
-    done, failed = len(runs), []
+    failed = []
     fresh: set[tuple] = set()
 
     def on_ray(todo: Sequence[Job], _: int, watch: Any) -> Any:
-        files = [training.file for training in trainings(units)]
+        robots = dict.fromkeys(unit.life.robot for unit in units)
+        files = [f for r in robots for f in cache_dir().glob(f'{r}-*.safetensors')]
         return run_on_ray(todo, ray, files, watch)
 
     try:
@@ -185,10 +193,10 @@ def _run(
             key = (unit.name, unit.seed, unit.method)
             runs[key] = shelf.keep(unit, outcome) if shelf else from_json(outcome)
             fresh.add(key)
-            done += 1
     except KeyboardInterrupt:
         if shelf:
-            notify(f'{done} of {len(units)} runs are kept; the same command goes on from there')
+            kept = sum(shelf.path(unit).is_file() for unit in units)
+            notify(f'{kept} of {len(units)} runs are kept; the same command goes on from there')
         raise
     return runs, fresh, failed
 

@@ -283,10 +283,8 @@ def _rise(spread: np.ndarray, first: int, shifted: bool) -> float:
     """Largest spread in the first predictions after a shift, over the mean before it."""
     # The prediction of the first step itself was made before anything could be noticed.
     after = spread[first + 1 : first + 1 + AFTER]
-    after = after[np.isfinite(after)]
-    if not shifted or not len(after):
-        return math.nan
-    return float(after.max() / _mean(spread[max(first - BEFORE, 0) : first]))
+    after, before = after[np.isfinite(after)], _mean(spread[max(first - BEFORE, 0) : first])
+    return float(after.max() / before) if shifted and len(after) and before > 0 else math.nan
 
 
 def _recalls(run: Run) -> dict[int, tuple[int, bool]]:

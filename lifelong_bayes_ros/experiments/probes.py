@@ -7,7 +7,6 @@ on the stream nor its coverage sees that; the errors here do.
 from __future__ import annotations
 
 import gc
-import sys
 import types
 from collections import deque
 from dataclasses import dataclass, field
@@ -115,10 +114,10 @@ def _root_mean(squares: list[float]) -> float:
 
 
 def footprint(thing: Any, without: Any = ()) -> int:
-    """Bytes of the arrays, tensors and plain objects that `thing` holds and `without` does not.
+    """Bytes of the arrays and tensors that `thing` holds and `without` does not.
 
-    Counted by following references, so that every method is measured alike; code, modules and
-    what a class shares are left out.
+    Counted by following references, so that every method is measured alike; each memory once,
+    and what a view looks at in full.
     """
     seen: set[int] = set()
     _reach(list(without), seen)
@@ -138,9 +137,10 @@ def _reach(todo: list[Any], seen: set[int]) -> int:
             if storage.data_ptr() not in seen:
                 seen.add(storage.data_ptr())
                 total += storage.nbytes()
-        elif isinstance(one, np.ndarray) and one.base is not None:
-            todo.append(one.base)  # a view holds all of what it looks at
-        else:
-            total += sys.getsizeof(one)
+        elif isinstance(one, np.ndarray):
+            if one.base is None:
+                total += one.nbytes
+            else:
+                todo.append(one.base)
         todo += gc.get_referents(one)
     return total

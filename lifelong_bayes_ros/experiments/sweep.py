@@ -6,8 +6,10 @@ that an end by Ctrl-C, a signal or a power cut loses only what was running.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
+import socket
 import time
 import traceback
 from collections import deque
@@ -164,18 +166,36 @@ def run_on_ray(
         ray.shutdown()
 
 
-def connect(address: str) -> Any:
-    """The `ray` module, connected to a cluster."""
+def ray_module() -> Any:
+    """The `ray` module.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import ray
     except ImportError:
         raise UserError(
             "--ray needs Ray, which is not installed: pip install 'lifelong_bayes_ros[ray]'"
         ) from None
-    options = {'num_cpus': multiprocessing.cpu_count()} if address == 'local' else {}
+    return ray
+
+
+def connect(address: str) -> Any:
+    """The `ray` module, connected to a cluster.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers.
+    """
+    ray = ray_module()
+    here = {'num_cpus': multiprocessing.cpu_count(), 'include_dashboard': False}
+    options = here if address == 'local' else {}
     try:
-        ray.init(address, log_to_driver=False, include_dashboard=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        host, colon, port = address.rpartition('://')[2].rpartition(':')
+        if colon:  # where nothing listens Ray would go on trying for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f'--ray {address}: no Ray cluster answers ({str(error).strip().splitlines()[0]}); '
             'start one with `ray start --head`, or give `local`'

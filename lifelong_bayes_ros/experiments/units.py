@@ -15,7 +15,7 @@ from ..dynamics.model import Prior
 from ..learning.codec import fingerprint
 from ..learning.store import write_atomically
 from ..robot.spec import load_robot
-from .agents import METHODS, Setting
+from .agents import METHODS, Agent, Setting, Status
 from .life import run_life
 from .priors import cached_file, oracle_for, prior_for
 from .probes import ModelErrors, footprint
@@ -37,11 +37,17 @@ class Unit:
     def __str__(self) -> str:
         return f'{self.name} {self.method} seed {self.seed}'
 
+    def agent(self, status: Status = lambda what, share: None) -> Agent:
+        """Who lives it; trains what that needs, unless the cache holds it."""
+        spec = load_robot(self.life.robot)
+        setting = Setting(spec, prior_for(spec), self.life, self.seed, status)
+        return METHODS[self.method].make(setting)
+
     def run(self, progress: Progress) -> dict[str, Any]:
         """Live it; the result as `to_json` writes it."""
         spec = load_robot(self.life.robot)
         prior = prior_for(spec)
-        agent = METHODS[self.method].make(Setting(spec, prior, self.life, self.seed))
+        agent = self.agent()
         errors = ModelErrors(spec, self.life, prior, self.seed)
         trace = run_life(
             spec,
@@ -63,7 +69,7 @@ class Unit:
             errors.off_policy,
             errors.open_loop,
             errors.nominal,
-            footprint(agent, without=(agent.controller, prior, spec)),
+            footprint(agent, without=(prior, spec)),
         )
         return to_json(run)
 
