@@ -322,6 +322,10 @@ def test_a_phase_begins_at_its_first_step_and_ends_before_the_next():
     assert plan.shift_dicts_at(16) == []
 
 
+def test_a_boundary_between_equal_regimes_is_no_shift():
+    assert life(('A', 10), ('C', 5), ('B', 5), ('B', 2), ('A', 3)).shift_steps == [15, 22]
+
+
 @pytest.mark.parametrize('name', ['quad', 'arm'])
 def test_shipped_lives_begin_at_home_and_come_back(name):
     plan = load_life(name)
