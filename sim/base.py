@@ -13,7 +13,7 @@ import numpy as np
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.robot.spec import RobotSpec
 
-from .shifts import ActuatorGain, Damping, Friction, Payload, Shift, Wind
+from .shifts import ActuatorGain, Damping, ForceLaw, Friction, Payload, Shift, Wind
 
 START_NS = 1_000_000_000
 RESET_NS = 1_000_000_000
@@ -23,12 +23,16 @@ CHANGED = (
     'body_ipos',
     'body_iquat',
     'dof_damping',
-    'dof_frictionloss',
+    'jnt_stiffness',
+    'qpos_spring',
 )
 
 
 class MujocoRobot(gymnasium.Env):
-    """State is [positions, velocities] in the order of the robot file; no terminations.
+    """A plant and the shifts in force on it; no terminations.
+
+    State is [positions, velocities] in the order of the robot file, unless a robot says otherwise
+    in `observed` and `motion`.
 
     A crash scores 0, puts the robot back on the moving reference and lets `RESET_NS` of
     simulated time pass, so that whoever watches the stamps sees a gap, as on a real robot that
@@ -40,12 +44,16 @@ class MujocoRobot(gymnasium.Env):
     ACTION: ClassVar[tuple[str, ...]] = ()
     PAYLOAD_BODY: ClassVar[str] = ''  # also the body that the wind catches
     PAYLOAD_POINT: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
-    PAYLOAD_FAMILY: ClassVar[float] = 0.5  # largest payload of the task family, kg
+    PLANE: ClassVar[tuple[int, int]] = (0, 2)  # axes of the plane that it moves in
+    START: ClassVar[dict[str, float]] = {}  # positions to start from, if not on the reference
+    GAIN_FAMILY: ClassVar[tuple[float, float]] = (0.4, 1.2)  # actuator gains of the task family
+    PAYLOAD_FAMILY: ClassVar[float] = 0.5  # largest payload, kg
     WIND_FAMILY: ClassVar[float] = 4.0  # strongest wind, N
-    FRICTION_FAMILY: ClassVar[float] = 0.3
+    FRICTION_FAMILY: ClassVar[float] = 0.3  # 0: the family has no Coulomb friction
     SENSOR_NOISE: ClassVar[tuple[float, ...]] = ()
     SUBSTEPS: ClassVar[int] = 5
     max_delay: ClassVar[int] = 3
+    history: ClassVar[int] = 16  # past commands that can still act
     metadata: ClassVar[dict[str, Any]] = {'render_modes': []}
 
     def __init__(self, spec: RobotSpec, seed: int = 0) -> None:
@@ -78,7 +86,8 @@ class MujocoRobot(gymnasium.Env):
         self.data = mujoco.MjData(self.model)
         self._scratch = mujoco.MjData(self.model)
         self._nominal = {name: getattr(self.model, name).copy() for name in CHANGED}
-        self._body = self.model.body(self.PAYLOAD_BODY).id
+        self._gravity = self.model.opt.gravity.copy()
+        self.body = self.model.body(self.PAYLOAD_BODY).id
         self._dofs = self.model.nv
         n = len(spec.state)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (n,), np.float64)
@@ -110,7 +119,10 @@ class MujocoRobot(gymnasium.Env):
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
             raise ValueError(f'action {action} must be {self.action_space.shape} finite numbers')
         self._sent = [action, *self._sent[:-1]]
-        self._advance(self.data, self._forces(self._sent[self.delay]))
+        self._advance(self.data, self._forces(np.array([self._sent]))[0])
+        self._steps += 1
+        if any(shift.moves for shift in self.shifts):
+            self._apply([shift.at(self._steps * self.robot_spec.period) for shift in self.shifts])
         self.stamp_ns += self.robot_spec.period_ns
         state = self.true_state
         crashed = not np.isfinite(state).all() or self.has_crashed(state)
@@ -127,23 +139,36 @@ class MujocoRobot(gymnasium.Env):
     @property
     def true_state(self) -> np.ndarray:
         """State [ds] without noise, angles wrapped."""
-        return self.robot_spec.wrap(np.concatenate([self.data.qpos, self.data.qvel]))
+        return self.robot_spec.wrap(self.observed(self.data.qpos, self.data.qvel))
+
+    def observed(self, positions: np.ndarray, speeds: np.ndarray) -> np.ndarray:
+        """States [..., ds] of joint positions and speeds [..., nv]."""
+        return np.concatenate([positions, speeds], axis=-1)
+
+    def motion(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Joint positions and speeds [..., nv] of states [..., ds]: the inverse of `observed`."""
+        return states[..., : self._dofs], states[..., self._dofs :]
 
     def set_shifts(self, shifts: Sequence[Shift]) -> None:
-        """Replace the active shifts; the motion goes on.
+        """Replace the active shifts; the motion goes on. Those that move begin at their start.
 
         Raises:
             UserError: a shift does not fit this robot; the plant is nominal then.
         """
-        self._make_nominal()
         self.shifts = []
         try:
-            for shift in shifts:
-                shift.apply(self)
+            self._apply([shift.farthest for shift in shifts])  # must fit all the way
+            self._apply([shift.at(0.0) for shift in shifts])
         except UserError:
             self._make_nominal()
             raise
         self.shifts = list(shifts)
+        self._steps = 0  # since then; a crash's pause does not count
+
+    def _apply(self, shifts: Sequence[Shift]) -> None:
+        self._make_nominal()
+        for shift in shifts:
+            shift.apply(self)
         mujoco.mj_setConst(self.model, self._scratch)
 
     def has_crashed(self, state: np.ndarray) -> bool:
@@ -167,18 +192,24 @@ class MujocoRobot(gymnasium.Env):
 
     def family(self, rng: np.random.Generator) -> list[Shift]:
         """A random member of the task family: some of its parameters changed."""
+        candidates = self.candidates(rng)
+        chosen = rng.random(len(candidates)) < 0.5
+        return [shift for shift, take in zip(candidates, chosen, strict=True) if take]
+
+    def candidates(self, rng: np.random.Generator) -> list[Shift]:
+        """One random shift of everything that may change in the task family."""
         force = rng.uniform(-self.WIND_FAMILY, self.WIND_FAMILY, 2)
-        candidates: list[Shift] = [
-            ActuatorGain(name, float(rng.uniform(0.4, 1.2))) for name in self.ACTION
+        shifts: list[Shift] = [
+            ActuatorGain(name, float(rng.uniform(*self.GAIN_FAMILY))) for name in self.ACTION
         ]
-        candidates += [
+        shifts += [
             Payload(float(rng.uniform(0, self.PAYLOAD_FAMILY))),
             Wind((float(force[0]), float(force[1]))),
             Damping(float(np.exp(rng.uniform(np.log(0.5), np.log(5.0))))),
-            Friction(float(rng.uniform(0, self.FRICTION_FAMILY))),
         ]
-        chosen = rng.random(len(candidates)) < 0.5
-        return [shift for shift, take in zip(candidates, chosen, strict=True) if take]
+        if self.FRICTION_FAMILY:
+            shifts.append(Friction(float(rng.uniform(0, self.FRICTION_FAMILY))))
+        return shifts
 
     def one_step(
         self, states: np.ndarray, actions: np.ndarray, previous: np.ndarray
@@ -188,25 +219,28 @@ class MujocoRobot(gymnasium.Env):
         Args:
             states: [n, ds].
             actions: commands [n, da].
-            previous: commands before [n, k, da], newest first.
+            previous: commands before [n, k, da], newest first; the oldest was sent all the time
+                before.
         """
-        data, half = self._scratch, self._dofs
-        if self.delay > 0:
-            actions = previous[:, self.delay - 1]
-        result = np.empty(np.shape(states))
-        for i, (state, forces) in enumerate(zip(states, self._forces(actions), strict=True)):
-            data.qpos[:] = state[:half]
-            data.qvel[:] = state[half:]
+        data = self._scratch
+        positions, speeds = self.motion(np.asarray(states, dtype=float))
+        commands = np.concatenate([np.asarray(actions)[:, None], previous], axis=1)
+        missing = max(self.history + 1 - commands.shape[1], 0)
+        commands = np.pad(commands, ((0, 0), (0, missing), (0, 0)), mode='edge')
+        forces = self._forces(commands[:, : self.history + 1])
+        after = np.empty((2, *positions.shape))
+        for i in range(len(positions)):
+            data.qpos[:] = positions[i]
+            data.qvel[:] = speeds[i]
             data.qacc_warmstart[:] = 0
-            self._advance(data, forces)
-            result[i, :half] = data.qpos
-            result[i, half:] = data.qvel
-        return self.robot_spec.wrap(result)
+            self._advance(data, forces[i])
+            after[:, i] = data.qpos, data.qvel
+        return self.robot_spec.wrap(self.observed(*after))
 
     # ------------------------------------------------------------------ for shifts
     def add_mass(self, mass: float, radius: float = 0.03) -> None:
         """Fix a solid sphere to the payload body at its payload point."""
-        model, body = self.model, self._body
+        model, body = self.model, self.body
         old, centre = model.body_mass[body], model.body_ipos[body].copy()
         point = np.array(self.PAYLOAD_POINT)
         total = old + mass
@@ -220,25 +254,66 @@ class MujocoRobot(gymnasium.Env):
         model.body_ipos[body] = (old * centre + mass * point) / total
         model.body_mass[body] = total
 
+    def postpone(self, weights: np.ndarray) -> None:
+        """Let a command act spread over the steps after it, with these weights [m] that sum to 1.
+
+        What would act later than `history` steps acts then.
+        """
+        taps = np.convolve(self.taps, weights)
+        self.taps = np.append(taps[: self.history], taps[self.history :].sum())
+
+    def index_of(self, what: str, name: str, names: Sequence[str]) -> int:
+        """Index of a name that a shift's field `what` gives.
+
+        Raises:
+            UserError: the robot has no such name.
+        """
+        if name not in names:
+            raise UserError(
+                f'{what}: robot {self.robot_spec.name} has no {name!r}; use one of {list(names)}'
+            )
+        return list(names).index(name)
+
+    @property
+    def joints(self) -> list[str]:
+        """Names of the joints, one for each degree of freedom."""
+        return [self.model.joint(i).name for i in range(self.model.njnt)]
+
     def _make_nominal(self) -> None:
         for name, value in self._nominal.items():
             getattr(self.model, name)[:] = value
-        self.gain = np.ones(len(self.ACTION))
-        self.wind = np.zeros(6)
+        self.model.opt.gravity[:] = self._gravity
+        actions = len(self.ACTION)
+        self.gain, self.offset, self.dead_zone = np.ones(actions), *np.zeros((2, actions))
+        self.taps = np.eye(1, self.history + 1)[0]  # how late commands act
         self.delay = 0
+        self.wind = np.zeros(6)
+        self.dry_friction = np.zeros(self._dofs)
+        self.laws: list[ForceLaw] = []
         self.noise_factor = 1.0
+        self.sensor_bias = np.zeros(len(self.STATE))
+        self.model.dof_frictionloss[:] = 0
         mujoco.mj_setConst(self.model, self._scratch)
 
     # ------------------------------------------------------------------ physics
-    def _forces(self, actions: np.ndarray) -> np.ndarray:
-        return self.gain * np.clip(
-            actions, self.robot_spec.action_low, self.robot_spec.action_high
-        )
+    def _forces(self, commands: np.ndarray) -> np.ndarray:
+        """What the actuators give [n, da], after commands [n, history + 1, da], newest first."""
+        clipped = np.clip(commands, self.robot_spec.action_low, self.robot_spec.action_high)
+        acting = np.einsum('k,nkd->nd', self.taps, clipped)
+        moved = np.sign(acting) * np.maximum(np.abs(acting) - self.dead_zone, 0)
+        return self.gain * moved + self.offset
 
     def _advance(self, data: mujoco.MjData, forces: np.ndarray) -> None:
-        data.ctrl[:] = forces
-        data.xfrc_applied[self._body] = self.wind
-        mujoco.mj_step(self.model, data, self.SUBSTEPS)
+        # Force laws act anew at every step of the integrator.
+        rounds, steps = (self.SUBSTEPS, 1) if self.laws else (1, self.SUBSTEPS)
+        for _ in range(rounds):
+            data.ctrl[: len(forces)] = forces
+            data.xfrc_applied[self.body] = self.wind
+            data.qfrc_applied[:] = 0
+            self.model.dof_frictionloss[:] = self.dry_friction
+            for law in self.laws:
+                law.act(self, data)
+            mujoco.mj_step(self.model, data, steps)
 
     def _start(self, stamp_ns: int) -> None:
         self.stamp_ns = stamp_ns
@@ -246,14 +321,17 @@ class MujocoRobot(gymnasium.Env):
         position, velocity = self.robot_spec.reference(stamp_ns)
         for i, name in enumerate(self.robot_spec.goal.track):
             at = self.STATE.index(name)
-            if at < self._dofs:
+            if name in self.START:
+                self.data.qpos[at] = self.START[name]
+            elif at < self._dofs:
                 self.data.qpos[at] = position[0, i]
                 self.data.qvel[at] = velocity[0, i]
-        self._sent = [self.robot_spec.neutral] * (self.max_delay + 1)
+        self._sent = [self.robot_spec.neutral] * (self.history + 1)
 
     def _observe(self) -> np.ndarray:
         noise = self.sensor_noise * self.np_random.standard_normal(len(self.sensor_noise))
-        return self.robot_spec.wrap(self.true_state + self.noise_factor * noise)
+        reading = self.true_state + self.sensor_bias + self.noise_factor * noise
+        return self.robot_spec.wrap(reading)
 
     def _info(self, crashed: bool) -> dict[str, Any]:
         return {'state': self.true_state, 'stamp_ns': self.stamp_ns, 'crashed': crashed}

@@ -7,9 +7,11 @@ from lifelong_bayes_ros.robot.spec import RobotSpec, load_robot
 
 from .arm import Arm
 from .base import MujocoRobot
+from .cartpole import CartPole
+from .diffdrive import DiffDrive
 from .quad import Quad
 
-ROBOTS: dict[str, type[MujocoRobot]] = {'arm': Arm, 'quad': Quad}
+ROBOTS: dict[str, type[MujocoRobot]] = {r.NAME: r for r in (Arm, CartPole, DiffDrive, Quad)}
 
 
 def robot_names() -> list[str]:

@@ -94,12 +94,18 @@ class SafeAction(Section):
 
 
 class Wave(Section):
-    """Reference of one channel: center + amplitude · sin(2π t / period + phase)."""
+    """Reference of one channel: center + amplitude · sin(2π t / period + phase).
+
+    With `along: [x, y]` it is instead the direction in which the references of two other channels
+    move: the heading of a vehicle on its path. `weight` is what its error counts in the score.
+    """
 
     center: Finite = 0.0
     amplitude: Finite = 0.0
     period: Positive = 1.0
     phase: Finite = 0.0
+    along: tuple[str, str] | None = None
+    weight: NonNegative = 1.0
 
 
 class Goal(Section):
@@ -107,6 +113,17 @@ class Goal(Section):
 
     track: dict[str, Wave]
     scale: Positive
+
+    @model_validator(mode='after')
+    def _has_paths(self) -> Goal:
+        waves = {n for n, w in self.track.items() if w.along is None}
+        for name, wave in self.track.items():
+            unknown = sorted(set(wave.along or ()) - waves)
+            if unknown:
+                raise ValueError(
+                    f'track.{name}.along: {unknown} is no tracked wave; use two of {sorted(waves)}'
+                )
+        return self
 
 
 class Cost(Section):
@@ -138,15 +155,23 @@ class Planning(Section):
 
 
 class View(Section):
-    """How a state is drawn: `body` at (x, z) with a pitch, or a planar `chain` of joints."""
+    """How a state is drawn.
 
-    kind: Literal['body', 'chain']
+    `body`: at (x, z) with a pitch. `vehicle`: from above, at (x, y) with a heading. `chain`:
+    joints in the x-z plane from the origin, or from (x, 0); their angles are measured upwards from
+    +x, or, if `upright`, from the vertical towards +x.
+    """
+
+    kind: Literal['body', 'vehicle', 'chain']
     x: str | None = None
+    y: str | None = None
     z: str | None = None
     pitch: str | None = None
+    heading: str | None = None
     size: Positive = 0.2
     joints: list[str] = []
     lengths: list[Positive] = []
+    upright: bool = False
 
 
 class RobotSpec(Section):
@@ -208,14 +233,17 @@ class RobotSpec(Section):
             if unknown:
                 raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
         if self.view is not None:
-            shown = [n for n in (self.view.x, self.view.z, self.view.pitch) if n]
-            unknown = sorted(set(shown + list(self.view.joints)) - set(names))
+            v = self.view
+            shown = {v.x, v.y, v.z, v.pitch, v.heading, *v.joints} - {None}
+            unknown = sorted(shown - set(names))
             if unknown:
                 raise ValueError(f'view: unknown channel {unknown}; use one of {names}')
-            if self.view.kind == 'chain' and len(self.view.joints) != len(self.view.lengths):
+            if v.kind == 'chain' and len(v.joints) != len(v.lengths):
                 raise ValueError('view: joints and lengths must be lists of the same length')
-            if self.view.kind == 'body' and not (self.view.x and self.view.z):
+            if v.kind == 'body' and not (v.x and v.z):
                 raise ValueError('view: kind body needs x and z')
+            if v.kind == 'vehicle' and not (v.x and v.y and v.heading):
+                raise ValueError('view: kind vehicle needs x, y and heading')
         return self
 
     @property
@@ -298,15 +326,24 @@ class RobotSpec(Section):
         start = (np.int64(stamp_ns) % periods_ns) * 1e-9
         t = start + np.arange(steps)[:, None] * self.period
         angle = omega * t + phase
-        return center + amplitude * np.sin(angle), amplitude * omega * np.cos(angle)
+        value, rate = center + amplitude * np.sin(angle), amplitude * omega * np.cos(angle)
+        for i, wave in enumerate(waves):
+            if wave.along:
+                path = [list(self.goal.track).index(name) for name in wave.along]
+                vx, vy = rate[:, path].T
+                ax, ay = (-amplitude * omega**2 * np.sin(angle))[:, path].T
+                value[:, i] = np.arctan2(vy, vx)
+                rate[:, i] = (vx * ay - vy * ax) / np.maximum(vx**2 + vy**2, 1e-12)
+        return value, rate
 
     def score(self, stamp_ns: int, state: np.ndarray) -> float:
-        """Score in [0, 1] of a state [ds] at a time: exp(−‖distance to the reference‖ / scale)."""
+        """Score in [0, 1] of a state [ds] at a time: exp(−‖weighted error‖ / scale)."""
         tracked = self.index(list(self.goal.track))
+        weight = np.array([w.weight for w in self.goal.track.values()])
         target = np.zeros(len(self.state))
         target[tracked] = self.reference(stamp_ns)[0][0]
         error = self.wrap(np.asarray(state, dtype=float) - target)[tracked]
-        return float(np.exp(-np.linalg.norm(error) / self.goal.scale))
+        return float(np.exp(-np.linalg.norm(weight * error) / self.goal.scale))
 
     def dump(self) -> str:
         """The specification as YAML text that `parse_robot` reads back."""

@@ -1,4 +1,4 @@
-"""How states look: positions in the vertical x-z plane, for displays of any kind."""
+"""How states look: positions in the x-z plane, or x-y for a vehicle, for displays of any kind."""
 
 from __future__ import annotations
 
@@ -8,28 +8,36 @@ from .spec import RobotSpec
 
 
 def joints(spec: RobotSpec, states: np.ndarray) -> np.ndarray:
-    """Points [..., m, 2] that the drawing of states [..., ds] goes through, as (x, z).
+    """Points [..., m, 2] that the drawing of states [..., ds] goes through.
 
-    A `body` is a bar across its position, turned by the pitch (positive: nose down, about +y). A
-    `chain` starts at the origin; its first angle is measured upwards from +x, each further one
-    from the link before.
+    They are (x, z), for a `vehicle` (x, y). A `body` is a bar across its position, turned by the
+    pitch (positive: nose down, about +y); a vehicle is a bar along its heading, rear end first. A
+    `chain` starts at the origin or at its `x`; its first angle is measured upwards from +x (if
+    `upright`: from the vertical towards +x), each further one from the link before.
     """
     view = spec.view
-    if view.kind == 'body':
-        x, z = (states[..., spec.state_names.index(n)] for n in (view.x, view.z))
-        pitch = states[..., spec.state_names.index(view.pitch)] if view.pitch else 0 * x
-        half = np.stack([np.cos(pitch), -np.sin(pitch)], axis=-1) * view.size
-        centre = np.stack([x, z], axis=-1)
-        return np.stack([centre - half, centre, centre + half], axis=-2)
-    angle = np.cumsum(states[..., spec.index(view.joints)], axis=-1)
-    links = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * np.array(view.lengths)[:, None]
-    return np.concatenate([np.zeros_like(links[..., :1, :]), np.cumsum(links, axis=-2)], axis=-2)
+
+    def channel(name: str | None) -> np.ndarray:
+        return states[..., spec.state_names.index(name)] if name else 0 * states[..., 0]
+
+    if view.kind == 'chain':
+        angle = np.cumsum(states[..., spec.index(view.joints)], axis=-1)
+        if view.upright:
+            angle = np.pi / 2 - angle
+        links = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * np.array(view.lengths)[:, None]
+        base = np.stack([channel(view.x), 0 * channel(view.x)], axis=-1)[..., None, :]
+        return np.concatenate([base, base + np.cumsum(links, axis=-2)], axis=-2)
+    turn = channel(view.heading) if view.kind == 'vehicle' else -channel(view.pitch)
+    half = np.stack([np.cos(turn), np.sin(turn)], axis=-1) * view.size
+    other = view.y if view.kind == 'vehicle' else view.z
+    centre = np.stack([channel(view.x), channel(other)], axis=-1)
+    return np.stack([centre - half, centre, centre + half], axis=-2)
 
 
 def position(spec: RobotSpec, states: np.ndarray) -> np.ndarray:
-    """Point [..., 2] that stands for states [..., ds]: centre of a body, tip of a chain."""
+    """Point [..., 2] that stands for states [..., ds]: tip of a chain, else the centre."""
     points = joints(spec, states)
-    return points[..., 1, :] if spec.view.kind == 'body' else points[..., -1, :]
+    return points[..., -1, :] if spec.view.kind == 'chain' else points[..., 1, :]
 
 
 def moments(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
