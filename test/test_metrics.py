@@ -16,6 +16,7 @@ from lifelong_bayes_ros.experiments.metrics import (
     t90,
 )
 from lifelong_bayes_ros.experiments.record import Run
+from lifelong_bayes_ros.experiments.report import describe
 from lifelong_bayes_ros.experiments.rows import life_rows, row
 from lifelong_bayes_ros.experiments.schedule import Life, life_names, load_life, load_lives
 from lifelong_bayes_ros.learning.learner import Event
@@ -293,6 +294,17 @@ def test_lives_outside_the_family_are_judged_by_their_worst_run():
 def test_a_figure_that_is_no_number_is_null_and_meets_no_bar():
     assert row('x', float('nan'), '', 'higher', 0.5)['value'] is None
     assert row('x', float('inf'), '', 'higher', 0.5)['ok'] is False
+
+
+# ---------------------------------------------------------------------- words
+def test_shifts_are_told_in_a_few_words():
+    assert describe([]) == 'as built'
+    gain = {'actuator_gain': {'actuator': 'left', 'factor': 0.5}}
+    assert describe([gain, {'wind': {'force': [2.5, 0.0]}}]) == (
+        'actuator gain left 0.5\nwind (2.5, 0)'
+    )
+    load = {'start': {'payload': {'mass': 0.0}}, 'end': {'payload': {'mass': 0.5}}, 'seconds': 9}
+    assert describe([{'drift': load}]) == 'drift payload 0.0 → payload 0.5 9'
 
 
 # ---------------------------------------------------------------------- the command line
