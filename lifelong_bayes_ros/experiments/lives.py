@@ -206,7 +206,8 @@ def _watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> It
     done = 0
 
     def watch(shares: dict[int, float]) -> None:
-        running = ', '.join(str(todo[number]) for number in shares)
+        names = [str(todo[number]) for number in shares]
+        running = names[0] + (f' and {len(names) - 1} more' if len(names) > 1 else '')
         share = (done + sum(shares.values())) / len(todo)
         status(f'{done} of {len(todo)} done; now {running}', share)
 
