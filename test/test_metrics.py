@@ -16,6 +16,7 @@ from lifelong_bayes_ros.experiments.metrics import (
     t90,
 )
 from lifelong_bayes_ros.experiments.record import Run
+from lifelong_bayes_ros.experiments.report import describe
 from lifelong_bayes_ros.experiments.rows import life_rows, row
 from lifelong_bayes_ros.experiments.schedule import Life, life_names, load_life, load_lives
 from lifelong_bayes_ros.learning.learner import Event
@@ -295,6 +296,17 @@ def test_a_figure_that_is_no_number_is_null_and_meets_no_bar():
     assert row('x', float('inf'), '', 'higher', 0.5)['ok'] is False
 
 
+# ---------------------------------------------------------------------- words
+def test_shifts_are_told_in_a_few_words():
+    assert describe([]) == 'as built'
+    gain = {'actuator_gain': {'actuator': 'left', 'factor': 0.5}}
+    assert describe([gain, {'wind': {'force': [2.5, 0.0]}}]) == (
+        'actuator gain left 0.5\nwind (2.5, 0)'
+    )
+    load = {'start': {'payload': {'mass': 0.0}}, 'end': {'payload': {'mass': 0.5}}, 'seconds': 9}
+    assert describe([{'drift': load}]) == 'drift payload 0.0 → payload 0.5 9'
+
+
 # ---------------------------------------------------------------------- the command line
 @pytest.mark.parametrize(
     ('text', 'seeds'), [('3', [0, 1, 2]), ('100:102', [100, 101]), ('0:1', [0])]
@@ -320,6 +332,10 @@ def test_a_phase_begins_at_its_first_step_and_ends_before_the_next():
     assert [plan.regime_at(s) for s in steps] == list('AABBAAAA')
     assert plan.shift_dicts_at(12) == REGIMES['B']
     assert plan.shift_dicts_at(16) == []
+
+
+def test_a_boundary_between_equal_regimes_is_no_shift():
+    assert life(('A', 10), ('C', 5), ('B', 5), ('B', 2), ('A', 3)).shift_steps == [15, 22]
 
 
 @pytest.mark.parametrize('name', ['quad', 'arm'])

@@ -132,7 +132,7 @@ def life_command(
     report['lives'] = [asdict(f) for f in found]
     report['summaries'] = _summaries(found)
     report['failed'] = failed
-    report = _without_nan(report)
+    report = without_nan(report)
     if out:
         _draw(out, runs, found, fresh, chosen, status)
         write_tables(report['summaries'], out / 'tables.txt')
@@ -195,8 +195,8 @@ def _run(
             fresh.add(key)
     except KeyboardInterrupt:
         if shelf:
-            kept = sum(shelf.path(unit).is_file() for unit in units)
-            notify(f'{kept} of {len(units)} runs are kept; the same command goes on from there')
+            done = f'{len(runs)} of {len(units)} runs are kept'
+            notify(f'{done}; the same command goes on from there')
         raise
     return runs, fresh, failed
 
@@ -206,7 +206,8 @@ def _watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> It
     done = 0
 
     def watch(shares: dict[int, float]) -> None:
-        running = ', '.join(str(todo[number]) for number in shares)
+        names = [str(todo[number]) for number in shares]
+        running = names[0] + (f' and {len(names) - 1} more' if len(names) > 1 else '')
         share = (done + sum(shares.values())) / len(todo)
         status(f'{done} of {len(todo)} done; now {running}', share)
 
@@ -254,12 +255,12 @@ def _draw(
         draw_summary(found, out / 'summary.png')
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """The same with null for what is no number, as JSON wants it."""
     if isinstance(value, dict):
-        return {str(k): _without_nan(v) for k, v in value.items()}
+        return {str(k): without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -213,16 +213,24 @@ def _phases(axes: np.ndarray, life: Life, period: float) -> None:
 
 def describe(shifts: Sequence[Mapping[str, Any]]) -> str:
     """Shifts in a few words, a line for each."""
-    lines = []
-    for shift in shifts:
-        for kind, values in shift.items():
-            told = values.values() if isinstance(values, Mapping) else [values]
-            words = [
-                f'({", ".join(f"{v:g}" for v in value)})' if isinstance(value, list) else value
-                for value in told
-            ]
-            lines.append(' '.join(str(w) for w in (kind.replace('_', ' '), *words)))
+    lines = [
+        ' '.join([kind.replace('_', ' '), *_words(values)])
+        for shift in shifts
+        for kind, values in shift.items()
+    ]
     return '\n'.join(lines) or 'as built'
+
+
+def _words(values: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):  # a shift on its way from one to another
+            words.append(('→ ' if key == 'end' else '') + describe([value]))
+        elif isinstance(value, list | tuple):
+            words.append(f'({", ".join(f"{v:g}" for v in value)})')
+        else:
+            words.append(str(value))
+    return words
 
 
 def print_summary(console: Console, summary: Summary) -> None:

@@ -71,7 +71,7 @@ def _own(found: list[Figures], _: str) -> plt.Figure:
             lambda f: [float(np.mean(_first_visits(f)))] if _first_visits(f) else [],
             (0, None),
         )
-        column[1].set_xlabel('steps until as good as told  (left is better)')
+        column[1].set_xlabel('steps until it performs again  (left is better)')
         _dots(column[2], by_method, methods, lambda f: [p.coverage for p in f.phases], (0.3, 1))
         column[2].axvspan(0.88, 0.92, color='#0b6e4f', alpha=0.18, zorder=0)
         column[2].set_xlabel('how often “90 % sure” holds  (in the band is honest)')
@@ -87,7 +87,7 @@ def _special(found: list[Figures], folder: str) -> plt.Figure:
     names = list(groups)
     methods = [m for m in _ranked(found) if m != 'frozen']
     figure, axis = plt.subplots(
-        figsize=(11, 2.0 + (0.3 + 0.16 * len(methods)) * len(names)), layout='constrained'
+        figsize=(11, 2.0 + (0.3 + 0.13 * len(methods)) * len(names)), layout='constrained'
     )
     colour = colours(methods)
     height = 0.8 / len(methods)
@@ -105,6 +105,9 @@ def _special(found: list[Figures], folder: str) -> plt.Figure:
             label = LABELS.get(method, method) if line == 0 else None
             _row(axis, at, values, colour[method], method == OURS, label)
     axis.axvline(0, color=colours([])['frozen'], lw=1.4, ls='--')
+    left = min(axis.get_xlim()[0], -0.1)
+    axis.axvspan(left, 0, color=colours([])['frozen'], alpha=0.07, zorder=0)
+    axis.set_xlim(left=left)
     axis.set_yticks(range(len(names)), [n.rpartition('/')[2].replace('_', ' ') for n in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel('score while the shift lasts, less the frozen model’s  (left of 0: harm)')
