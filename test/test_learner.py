@@ -287,3 +287,22 @@ def test_ninety_percent_intervals_hold_nine_tenths_of_the_outcomes(tiny_prior):
         learner.observe(transition)
         inside.append(learner.report.inside)
     assert 0.84 < np.mean(inside) < 0.95
+
+
+def test_what_memory_holds_does_not_move_with_the_live_head(tiny_prior):
+    """The live head is updated in place, but never in a place that somebody else holds."""
+    learner = live(tiny_prior, stream(HOME, 80, 0))
+    learner.consolidate()
+    for transition in stream(LOSS, 80, 1, first=80):
+        learner.observe(transition)
+    learner.consolidate()
+    held = [r.head.posterior for r in learner.library.regimes]
+    held += [head.posterior for _, head in learner._snapshots]
+    held += [learner.family, learner.nominal.posterior]
+    before = [(p.mean.clone(), p.covariance.clone()) for p in held]
+    assert len(learner.library.regimes) > 1
+    for transition in stream(LOSS, 30, 2, first=160) + stream(HOME, 60, 3, first=190):
+        learner.observe(transition)
+    for posterior, (mean, covariance) in zip(held, before, strict=True):
+        assert torch.equal(posterior.mean, mean)
+        assert torch.equal(posterior.covariance, covariance)

@@ -382,7 +382,7 @@ def test_a_folder_of_lives_stands_for_all_in_it(tmp_path):
     (folder.parent / 'quad.yaml').write_text(text % 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('lifelong_bayes_ros.experiments.schedule.share_dir', lambda: tmp_path)
-        assert life_names() == ['outside/one', 'outside/two', 'quad']
+        assert life_names() == ['quad', 'outside/one', 'outside/two']
         lives = load_lives(['quad', 'outside'])
         assert {n: life.steps for n, life in lives.items()} == {
             'quad': 9,
