@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig, student_quantile
