@@ -91,7 +91,9 @@ def steps_of(hidden: int, device: str) -> dict[str, Callable[[], None]]:
     if device == 'cpu' and blr.kernel.load() is not None:
         steps['kernel'] = bayes(True)
     model = network(hidden, device)
-    steps['adamw'] = torch.optim.AdamW(model.parameters(), 1e-3, fused=True).step
+    capturable = device != 'cpu'
+    adamw = torch.optim.AdamW(model.parameters(), 1e-3, fused=True, capturable=capturable)
+    steps['adamw'] = adamw.step
     steps['ivon-opt'] = _peer(network(hidden, device))
     return steps
 
