@@ -465,6 +465,21 @@ def test_parameters_without_gradient_stay_but_are_sampled(make):
         assert not torch.equal(draw[idle].detach(), first)
 
 
+def test_a_parameter_without_gradient_in_this_step_has_none_of_the_last(make):
+    used, idle = parameter(3), parameter(3)
+    optimizer = make([used, idle], rule=Rule(SquaredGradient()))
+    for _ in range(2):
+        give(optimizer, {used: 1.0, idle: 1.0})
+    optimizer.step()
+    held = idle.detach().clone(), optimizer.precision(idle).clone()
+    for _ in range(2):
+        give(optimizer, {used: 1.0})
+    optimizer.step()
+    assert torch.equal(idle.detach(), held[0])
+    assert torch.equal(optimizer.precision(idle), held[1])
+    assert optimizer.steps == 2
+
+
 def test_learning_rate_and_rho_follow_schedulers(make):
     w = parameter(2)
     rule = Rule(SquaredGradient())

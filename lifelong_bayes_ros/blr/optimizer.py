@@ -132,7 +132,8 @@ class BLR(torch.optim.Optimizer):
         self._sampling = _Sampling(self)
         self._inside = False
         self._pending: Draw | None = None  # a used draw whose gradient is in p.grad
-        self._folded = 0  # draws in the accumulators
+        self._folded = 0  # draws in the sums of this step
+        self._summed: dict[int, Slot] = {}  # what has sums, by id
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `prior` may give it a posterior over its parameters."""
@@ -322,10 +323,12 @@ class BLR(torch.optim.Optimizer):
             if f is None:
                 offset = slot.precision() * torch_step.moved_by(slot)
                 f = self.rule.curvature.estimate(offset, p.grad.to(state['h']))
-            for name, value in (('sum_gradient', p.grad), ('sum_curvature', f)):
+            first = id(slot) not in self._summed
+            self._summed[id(slot)] = slot
+            for name, value in zip(_SUMS, (p.grad, f), strict=True):
                 if name not in state:
-                    state[name] = torch.zeros_like(state['h'])
-                state[name].add_(value)
+                    state[name] = torch.empty_like(state['h'])
+                state[name].copy_(value) if first else state[name].add_(value)
             p.grad = None
         self._pending = None
         self._folded += 1
@@ -359,16 +362,12 @@ class BLR(torch.optim.Optimizer):
                 'step() without a sample: go backward inside `with optimizer.sampled() as draw:`'
             )
         evidence = self._evidence()
-        folded, self._folded = self._folded, 0
-        self._pending, self._fresh = None, False
+        self._pending, self._folded, self._fresh = None, 0, False
+        self._summed = {}
         if self._kernel is None:
             self._torch_step(evidence)
         else:
             self._kernel_step(evidence)
-        for slot in self._slots if folded else ():
-            for name in _SUMS:
-                if name in slot.state:
-                    slot.state[name].zero_()
         return loss
 
     def _evidence(self) -> torch_step.Evidence:
@@ -376,9 +375,7 @@ class BLR(torch.optim.Optimizer):
         if self._folded:
             if self._pending is not None:
                 self._fold()
-            summed = [
-                (s, *(s.state[name] for name in _SUMS)) for s in self._slots if _SUMS[0] in s.state
-            ]
+            summed = [(s, *(s.state[name] for name in _SUMS)) for s in self._summed.values()]
             for _, g, f in summed:
                 g.div_(self._folded)
                 f.div_(self._folded)
@@ -483,6 +480,7 @@ class BLR(torch.optim.Optimizer):
         self._steps += state_dict['counters']['steps'] - self.steps
         self._skipped += state_dict['counters']['skipped'] - self.skipped
         self._pending, self._folded, self._fresh = None, 0, False
+        self._summed = {}
 
 
 class _Sampling(AbstractContextManager):
