@@ -10,7 +10,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 DEFAULTS = {
-    'robot': ('quad', 'simulated robot: quad or arm'),
+    'robot': ('quad', 'simulated robot: quad, arm, diffdrive or cartpole'),
     'sim': ('true', 'start the simulated robot'),
     'realtime': ('true', 'follow the wall clock; false: as fast as all nodes keep up'),
     'viz': ('true', 'publish what RViz shows'),

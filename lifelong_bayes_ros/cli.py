@@ -225,7 +225,11 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command('demo', demo, 'run one life of hidden regimes through real ROS 2 nodes')
-    sub.add_argument('--robot', default='quad', help='simulated robot: quad or arm (default quad)')
+    sub.add_argument(
+        '--robot',
+        default='quad',
+        help='simulated robot: quad, arm, diffdrive or cartpole (default quad)',
+    )
     sub.add_argument('--seed', type=int, default=0, help='seed of every random stream (default 0)')
     sub.add_argument(
         '--out', help='folder for report, bag and state (default out/demo-ROBOT-SEED)'

@@ -115,7 +115,7 @@ class TestDisplay:
 
     def test_an_ellipsoid_leans_as_its_covariance_does(self):
         up = np.array([[1.0, 0.9], [0.9, 1.0]])  # along x = z
-        marker = _ellipsoid(np.array([1.0, 2.0]), up, (1.0, 0.0, 0.0))
+        marker = _ellipsoid(np.array([1.0, 0.0, 2.0]), up, (0, 2), (1.0, 0.0, 0.0))
         q = marker.pose.orientation
         axis = [1 - 2 * q.y**2, -2 * q.w * q.y]  # where +x is turned to, as (x, z)
         assert abs(axis @ np.array([1, 1])) == pytest.approx(np.sqrt(2))
@@ -123,8 +123,17 @@ class TestDisplay:
         assert marker.scale.z == pytest.approx(4 * np.sqrt(0.1))
         assert (marker.pose.position.x, marker.pose.position.z) == (1.0, 2.0)
 
+    def test_on_the_ground_an_ellipsoid_lies_flat(self):
+        along = np.array([[1.0, 0.9], [0.9, 1.0]])  # along x = y
+        marker = _ellipsoid(np.array([1.0, 2.0, 0.0]), along, (0, 1), (1.0, 0.0, 0.0))
+        q = marker.pose.orientation
+        axis = [1 - 2 * q.z**2, 2 * q.w * q.z]  # where +x is turned to, as (x, y)
+        assert abs(axis @ np.array([1, 1])) == pytest.approx(np.sqrt(2))
+        assert marker.scale.y == pytest.approx(4 * np.sqrt(0.1))
+        assert marker.scale.z < 0.1 * marker.scale.y and marker.pose.position.y == 2.0
+
     def test_a_point_has_some_extent(self):
-        marker = _ellipsoid(np.zeros(2), np.zeros((2, 2)), (0, 0, 0))
+        marker = _ellipsoid(np.zeros(3), np.zeros((2, 2)), (0, 2), (0, 0, 0))
         assert min(marker.scale.x, marker.scale.y, marker.scale.z) > 0
 
 

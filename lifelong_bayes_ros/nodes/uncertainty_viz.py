@@ -123,28 +123,32 @@ class UncertaintyViz(BaseNode):
             return
         mean, covariance = view.moments(points)
         if self.path.get_subscription_count():
-            poses = [PoseStamped(header=header, pose=Pose(position=_point(p))) for p in mean]
+            centres = view.in_space(self.spec, mean)
+            poses = [PoseStamped(header=header, pose=Pose(position=_point(p))) for p in centres]
             self.path.publish(Path(header=header, poses=poses))
         if self.pose.get_subscription_count():
             pose = PoseWithCovarianceStamped(header=header)
-            pose.pose.pose.position = _point(mean[0])
+            pose.pose.pose.position = _point(view.in_space(self.spec, mean[0]))
+            axes = view.plane(self.spec)
             matrix = np.zeros((6, 6))
-            matrix[np.ix_([0, 2], [0, 2])] = covariance[0]
+            matrix[np.ix_(axes, axes)] = covariance[0]
             pose.pose.covariance = matrix.ravel()
             self.pose.publish(pose)
 
     def _shapes(self, x: np.ndarray, points: np.ndarray | None) -> list[Marker]:
-        body = view.joints(self.spec, x.astype(float))
+        body = view.in_space(self.spec, view.joints(self.spec, x.astype(float)))
         width = 0.15 * self.spec.view.size
         shapes = [_lines('robot', np.stack([body[:-1], body[1:]], axis=1), width, (0.9, 0.9, 0.9))]
         shapes.append(self._text(view.position(self.spec, x.astype(float))))
         if points is not None:
             colour = self._colour()
-            segments = np.stack([points[:, :-1], points[:, 1:]], axis=2).reshape(-1, 2, 2)
+            fan = view.in_space(self.spec, points)
+            segments = np.stack([fan[:, :-1], fan[:, 1:]], axis=2).reshape(-1, 2, 3)
             shapes.append(_lines('plan', segments, THIN / 2, colour, 0.5))
             every = max(1, points.shape[1] // TUBE)
             for mean, covariance in zip(*view.moments(points[:, every - 1 :: every])):
-                shapes.append(_ellipsoid(mean, covariance, colour))
+                centre = view.in_space(self.spec, mean)
+                shapes.append(_ellipsoid(centre, covariance, view.plane(self.spec), colour))
         return shapes
 
     def _colour(self) -> np.ndarray:
@@ -166,7 +170,8 @@ class UncertaintyViz(BaseNode):
         marker.text = (
             f'{regime} {regimes.get(regime, 0.0):.0%}\n{mode}\nentropy {entropy:.2f} nats'
         )
-        marker.pose.position = _point(at + np.array([0.0, 3 * self.spec.view.size]))
+        above = np.array([0.0, 0.0, 3 * self.spec.view.size])
+        marker.pose.position = _point(view.in_space(self.spec, at) + above)
         marker.scale.z = 0.5 * self.spec.view.size
         marker.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
         return marker
@@ -195,7 +200,7 @@ def memory_cloud(table: np.ndarray, header: Header) -> PointCloud2:
 
 
 def _point(p: np.ndarray) -> Point:
-    return Point(x=float(p[0]), z=float(p[1]))
+    return Point(x=float(p[0]), y=float(p[1]), z=float(p[2]))
 
 
 def _colour_message(colour: Sequence[float], alpha: float) -> ColorRGBA:
@@ -206,22 +211,29 @@ def _colour_message(colour: Sequence[float], alpha: float) -> ColorRGBA:
 def _lines(
     kind: str, segments: np.ndarray, width: float, colour: Sequence[float], alpha: float = 1.0
 ) -> Marker:
-    """Segments [n, 2, 2] in the x-z plane as one marker."""
+    """Segments [n, 2, 3] as one marker."""
     marker = Marker(ns=kind, type=Marker.LINE_LIST)
     marker.scale.x = width
     marker.color = _colour_message(colour, alpha)
-    marker.points = [_point(p) for p in segments.reshape(-1, 2)]
+    marker.points = [_point(p) for p in segments.reshape(-1, 3)]
     return marker
 
 
-def _ellipsoid(mean: np.ndarray, covariance: np.ndarray, colour: Sequence[float]) -> Marker:
+def _ellipsoid(
+    centre: np.ndarray, covariance: np.ndarray, plane: tuple[int, int], colour: Sequence[float]
+) -> Marker:
+    """Of a covariance [2, 2] in a plane (robot.view.plane) around a point [3]."""
     sd, angle = view.ellipse(covariance)
     marker = Marker(ns='tube', type=Marker.SPHERE)
-    marker.pose.position = _point(mean)
-    # Angles are from +x towards +z: a turn about -y.
-    marker.pose.orientation = Quaternion(y=-math.sin(angle / 2), w=math.cos(angle / 2))
-    large, small = (max(2 * SIGMAS * float(s), THIN) for s in sd)
-    marker.scale.x, marker.scale.y, marker.scale.z = large, THIN, small
+    marker.pose.position = _point(centre)
+    size = np.full(3, THIN)
+    size[list(plane)] = np.maximum(2 * SIGMAS * sd, THIN)
+    marker.scale.x, marker.scale.y, marker.scale.z = size.tolist()
+    sine, cosine = math.sin(angle / 2), math.cos(angle / 2)
+    if plane == (0, 1):
+        marker.pose.orientation = Quaternion(z=sine, w=cosine)
+    else:  # from +x towards +z is a turn about -y
+        marker.pose.orientation = Quaternion(y=-sine, w=cosine)
     marker.color = _colour_message(colour, 0.3)
     return marker
 

@@ -40,6 +40,18 @@ def position(spec: RobotSpec, states: np.ndarray) -> np.ndarray:
     return points[..., -1, :] if spec.view.kind == 'chain' else points[..., 1, :]
 
 
+def plane(spec: RobotSpec) -> tuple[int, int]:
+    """Which axes of space the two numbers of a point are: x and z, for a vehicle x and y."""
+    return (0, 1) if spec.view.kind == 'vehicle' else (0, 2)
+
+
+def in_space(spec: RobotSpec, points: np.ndarray) -> np.ndarray:
+    """Points [..., 2] as x, y, z [..., 3]."""
+    space = np.zeros((*points.shape[:-1], 3))
+    space[..., plane(spec)] = points
+    return space
+
+
 def moments(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [..., 2] and covariance [..., 2, 2] over the first axis of points [n, ..., 2]."""
     mean = points.mean(axis=0)
@@ -50,7 +62,7 @@ def moments(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def ellipse(covariance: np.ndarray) -> tuple[np.ndarray, float]:
     """Standard deviations [2] along the main axes of a covariance [2, 2], the larger one first.
 
-    Also the angle of the larger axis, from +x towards +z.
+    Also the angle of the larger axis, from the first axis of the plane towards the second.
     """
     values, vectors = np.linalg.eigh(covariance)
     sd = np.sqrt(np.maximum(values[::-1], 0.0))
