@@ -24,7 +24,7 @@ from lifelong_bayes_ros.experiments import sweep, units
 from lifelong_bayes_ros.experiments.agents import LearningAgent
 from lifelong_bayes_ros.experiments.baselines.frozen import Frozen
 from lifelong_bayes_ros.experiments.life import run_life
-from lifelong_bayes_ros.experiments.lives import without_nan, life_command
+from lifelong_bayes_ros.experiments.lives import life_command, without_nan
 from lifelong_bayes_ros.experiments.metrics import figures
 from lifelong_bayes_ros.experiments.priors import cached_file
 from lifelong_bayes_ros.experiments.probes import HORIZONS, ModelErrors, footprint
