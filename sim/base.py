@@ -34,9 +34,9 @@ class MujocoRobot(gymnasium.Env):
     State is [positions, velocities] in the order of the robot file, unless a robot says otherwise
     in `observed` and `motion`.
 
-    A crash scores 0, puts the robot back on the moving reference and lets `RESET_NS` of
-    simulated time pass, so that whoever watches the stamps sees a gap, as on a real robot that
-    someone picks up.
+    A crash puts the robot back where it starts and lets `RESET_NS` of simulated time pass, so that
+    whoever watches the stamps sees a gap, as on a real robot that someone picks up. It scores 0,
+    and so do the steps of as long a time after it: being put back must not pay.
     """
 
     NAME: ClassVar[str] = ''
@@ -96,6 +96,7 @@ class MujocoRobot(gymnasium.Env):
         )
         self.np_random = np.random.default_rng(seed)
         self.shifts: list[Shift] = []
+        self.unscored = 0  # steps still to come that score 0
         self.set_shifts([])
         self._start(START_NS)
 
@@ -106,6 +107,7 @@ class MujocoRobot(gymnasium.Env):
         """Start a life on the goal's reference, with `options['shifts']` in force."""
         super().reset(seed=seed)
         self.set_shifts((options or {}).get('shifts', []))
+        self.unscored = 0
         self._start(START_NS)
         return self._observe(), self._info(False)
 
@@ -126,8 +128,12 @@ class MujocoRobot(gymnasium.Env):
         self.stamp_ns += self.robot_spec.period_ns
         state = self.true_state
         crashed = not np.isfinite(state).all() or self.has_crashed(state)
-        score = 0.0 if crashed else self.robot_spec.score(self.stamp_ns, state)
+        score = self.robot_spec.score(self.stamp_ns, state)
+        if crashed or self.unscored:
+            score = 0.0
+            self.unscored = max(self.unscored - 1, 0)
         if crashed:
+            self.unscored = round(RESET_NS / self.robot_spec.period_ns)
             self._start(self.stamp_ns + RESET_NS)
         return self._observe(), score, False, False, self._info(crashed)
 
@@ -170,6 +176,14 @@ class MujocoRobot(gymnasium.Env):
         for shift in shifts:
             shift.apply(self)
         mujoco.mj_setConst(self.model, self._scratch)
+
+    def left_the_arena(self, state: np.ndarray) -> bool:
+        """Whether a position of a state [ds] is beyond its limits in the robot file."""
+        return any(
+            (channel.low is not None and value < channel.low)
+            or (channel.high is not None and value > channel.high)
+            for channel, value in zip(self.robot_spec.state[: self._dofs], state, strict=False)
+        )
 
     def has_crashed(self, state: np.ndarray) -> bool:
         """Whether a state [ds] ends the flight."""

@@ -32,11 +32,7 @@ class CartPole(MujocoRobot):
 
     def has_crashed(self, state: np.ndarray) -> bool:
         """At the end of the track or whirling."""
-        x, channel = state[0], self.robot_spec.state[0]
-        outside = (channel.low is not None and x < channel.low) or (
-            channel.high is not None and x > channel.high
-        )
-        return outside or bool(abs(state[3]) > 30.0)
+        return self.left_the_arena(state) or bool(abs(state[3]) > 30.0)
 
     def sample_states(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Operating states [n, ds]: anywhere on the track, at any angle."""

@@ -47,12 +47,7 @@ class DiffDrive(MujocoRobot):
 
     def has_crashed(self, state: np.ndarray) -> bool:
         """Out of the arena or spinning."""
-        outside = any(
-            (channel.low is not None and value < channel.low)
-            or (channel.high is not None and value > channel.high)
-            for channel, value in zip(self.robot_spec.state[:2], state, strict=False)
-        )
-        return outside or bool(abs(state[5]) > 15.0)
+        return self.left_the_arena(state) or bool(abs(state[5]) > 15.0)
 
     def sample_states(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Operating states [n, ds]: wherever, in any direction, driving, sliding and turning."""

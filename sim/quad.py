@@ -26,12 +26,7 @@ class Quad(MujocoRobot):
 
     def has_crashed(self, state: np.ndarray) -> bool:
         """On the floor, out of the arena or turned over."""
-        outside = any(
-            (channel.low is not None and value < channel.low)
-            or (channel.high is not None and value > channel.high)
-            for channel, value in zip(self.robot_spec.state[:2], state, strict=False)
-        )
-        return outside or bool(abs(state[2]) > 1.4)
+        return self.left_the_arena(state) or bool(abs(state[2]) > 1.4)
 
     def sample_states(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Operating states [n, ds]: wherever, tilted, moving and turning."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.robot.spec import RobotSpec, load_robot
 
@@ -10,6 +13,7 @@ from .base import MujocoRobot
 from .cartpole import CartPole
 from .diffdrive import DiffDrive
 from .quad import Quad
+from .shifts import shift_from_dict
 
 ROBOTS: dict[str, type[MujocoRobot]] = {r.NAME: r for r in (Arm, CartPole, DiffDrive, Quad)}
 
@@ -28,3 +32,17 @@ def make(name: str, spec: RobotSpec | None = None, seed: int = 0) -> MujocoRobot
     if name not in ROBOTS:
         raise UserError(f'unknown simulated robot {name!r}; use one of {", ".join(ROBOTS)}')
     return ROBOTS[name](spec or load_robot(name), seed)
+
+
+def check_regimes(name: str, regimes: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Try the shifts of every regime on a robot.
+
+    Raises:
+        UserError: unknown robot, or shifts that are wrong or do not fit it; names the regime.
+    """
+    robot = make(name)
+    for regime, shifts in regimes.items():
+        try:
+            robot.set_shifts([shift_from_dict(shift) for shift in shifts])
+        except UserError as error:
+            raise UserError(f'regimes.{regime}: {error}') from None

@@ -367,7 +367,9 @@ def test_a_life_that_cannot_be_lived_is_refused_by_name(tmp_path, text, words):
 
 
 def test_an_unknown_life_lists_those_there_are():
-    with pytest.raises(UserError, match=r'submarine.*arm, .*quad'):
+    with pytest.raises(
+        UserError, match=r'submarine.*arm, cartpole, diffdrive, quad, .*outside/quad_drag'
+    ):
         load_life('submarine')
 
 
@@ -380,7 +382,7 @@ def test_a_folder_of_lives_stands_for_all_in_it(tmp_path):
     (folder.parent / 'quad.yaml').write_text(text % 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('lifelong_bayes_ros.experiments.schedule.share_dir', lambda: tmp_path)
-        assert life_names() == ['outside/one', 'outside/two', 'quad']
+        assert life_names() == ['quad', 'outside/one', 'outside/two']
         lives = load_lives(['quad', 'outside'])
         assert {n: life.steps for n, life in lives.items()} == {
             'quad': 9,

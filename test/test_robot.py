@@ -105,6 +105,35 @@ def test_score_is_one_on_the_reference_and_falls_with_distance():
     assert spec.score(10**9, x) == pytest.approx(np.exp(-1))
 
 
+def test_a_heading_reference_points_along_the_path_and_turns_with_it():
+    spec = load_robot('diffdrive')
+    period = round(spec.goal.track['x'].period / spec.period)
+    places, rates = spec.reference(10**9, period)
+    along = np.diff(places[:, :2], axis=0)
+    heading = places[:-1, 2] + rates[:-1, 2] * spec.period / 2
+    cross = along[:, 1] * np.cos(heading) - along[:, 0] * np.sin(heading)
+    assert np.abs(cross).max() < 1e-4 * np.linalg.norm(along, axis=1).max() / spec.period
+    assert np.all(along[:, 0] * np.cos(heading) + along[:, 1] * np.sin(heading) > 0)
+    turned = np.angle(np.exp(1j * np.diff(places[:, 2]))) / spec.period
+    np.testing.assert_allclose(turned, (rates[1:, 2] + rates[:-1, 2]) / 2, atol=1e-3)
+
+
+def test_errors_count_in_the_score_as_they_weigh():
+    spec = load_robot('diffdrive')
+    x = np.array([*spec.reference(10**9)[0][0], 0.0, 0.0, 0.0])
+    weight, scale = spec.goal.track['heading'].weight, spec.goal.scale
+    assert spec.score(10**9, x + [0, 0, 0.2, 0, 0, 0]) == pytest.approx(
+        np.exp(-0.2 * weight / scale)
+    )
+
+
+@pytest.mark.parametrize('along', ['[x, speed]', '[x, heading]', '[x]'])
+def test_a_heading_needs_a_path_of_two_tracked_waves(along):
+    text = (share_dir() / 'config' / 'robots' / 'diffdrive.yaml').read_text()
+    with pytest.raises(UserError, match=r'goal.*along'):
+        parse_robot(text.replace('along: [x, y]', f'along: {along}'))
+
+
 def test_belief_relevant_changes_change_the_fingerprint():
     spec = load_robot('quad')
     for old, new in (('period: 0.03', 'period: 0.02'), ('high: 12.0', 'high: 11.0')):

@@ -1,5 +1,6 @@
 """The simulator: one contract for every robot and every shift, and physics checked by hand."""
 
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -14,20 +15,36 @@ from lifelong_bayes_ros_sim import make, robot_names, shift_from_dict
 from lifelong_bayes_ros_sim.base import RESET_NS, START_NS, MujocoRobot
 from lifelong_bayes_ros_sim.shifts import (
     KINDS,
+    ActuatorBias,
     ActuatorGain,
+    ActuatorLag,
+    Coupling,
     Damping,
+    DeadZone,
     Delay,
+    Drift,
     Friction,
+    JointSpring,
     Payload,
+    QuadraticDrag,
+    SensorBias,
     SensorNoise,
     Shift,
+    SlipInTurns,
+    Stiction,
+    Tilt,
     Wind,
 )
 
 G = 9.81
 ROBOTS = robot_names()
-CASES = [(name, kind) for name in ROBOTS for kind in KINDS]
-HIDDEN = ('delay', 'sensor_noise')  # these leave the plant itself as it is
+CASES = [
+    (name, kind)
+    for name in ROBOTS
+    for kind in KINDS
+    if kind != 'slip_in_turns' or 'yaw_rate' in make(name).STATE
+]
+SENSORS = ('sensor_noise', 'sensor_bias')  # these leave the plant itself as it is
 
 every_robot = pytest.mark.parametrize('name', ROBOTS)
 every_case = pytest.mark.parametrize(('name', 'kind'), CASES)
@@ -35,15 +52,29 @@ every_case = pytest.mark.parametrize(('name', 'kind'), CASES)
 
 def example(robot: MujocoRobot, kind: str) -> Shift:
     """A shift of a kind, strong enough to be noticed."""
-    return {
-        'actuator_gain': ActuatorGain(robot.ACTION[0], 0.6),
-        'payload': Payload(0.4),
-        'wind': Wind((2.0, -1.0)),
-        'damping': Damping(4.0),
-        'friction': Friction(0.5),
-        'delay': Delay(2),
-        'sensor_noise': SensorNoise(3.0),
-    }[kind]
+    first, last = robot.joints[0], robot.joints[-1]
+    action = robot.ACTION[0]
+    examples: list[Shift] = [
+        ActuatorGain(action, 0.6),
+        ActuatorBias(action, 1.0),
+        DeadZone(action, 0.5),
+        Delay(2),
+        ActuatorLag(2 * robot.robot_spec.period),
+        Payload(0.4),
+        Wind((2.0, -1.0)),
+        Tilt(0.2),
+        Damping(4.0),
+        Friction(0.5),
+        JointSpring(first, 4.0, rest=0.3),
+        QuadraticDrag(1.2),
+        Stiction(last, 0.5, 0.2),
+        Coupling(first, last, 0.3),
+        SlipInTurns(0.4),
+        SensorNoise(3.0),
+        SensorBias(robot.STATE[-1], 0.5),
+        Drift(ActuatorGain(action, 0.9), ActuatorGain(action, 0.4), seconds=0.5),
+    ]
+    return next(shift for shift in examples if shift.kind == kind)
 
 
 def commands(robot: MujocoRobot, n: int, seed: int = 0) -> np.ndarray:
@@ -57,7 +88,7 @@ def commands(robot: MujocoRobot, n: int, seed: int = 0) -> np.ndarray:
 def batch(robot: MujocoRobot, n: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arguments of one_step: states, commands and the commands before."""
     rng = np.random.default_rng(1)
-    before = np.stack([robot.sample_actions(rng, n) for _ in range(robot.max_delay)], axis=1)
+    before = np.stack([robot.sample_actions(rng, n) for _ in range(robot.history)], axis=1)
     return robot.sample_states(rng, n), robot.sample_actions(rng, n), before
 
 
@@ -78,12 +109,15 @@ def plant(robot: MujocoRobot) -> dict[str, bytes]:
     model = robot.model
     arrays = {n: getattr(model, n) for n in dir(model) if not n.startswith('_')}
     arrays |= {f'stat.{n}': getattr(model.stat, n) for n in ('meaninertia', 'meanmass', 'extent')}
-    arrays |= {n: getattr(robot, n) for n in ('gain', 'wind', 'delay', 'noise_factor')}
-    return {
+    own = ('gain', 'offset', 'dead_zone', 'taps', 'wind', 'dry_friction', 'delay', 'noise_factor')
+    arrays |= {n: getattr(robot, n) for n in own}
+    arrays |= {'bias': robot.sensor_bias, 'gravity': model.opt.gravity}
+    known = {
         n: np.asarray(v).tobytes()
         for n, v in arrays.items()
         if isinstance(v, np.ndarray | float | int)
     }
+    return known | {'laws': repr(sorted(map(repr, robot.laws))).encode()}
 
 
 # ---------------------------------------------------------------------- the contract
@@ -94,7 +128,7 @@ def test_gymnasium_finds_no_fault(name):
 
 
 def test_every_kind_of_shift_has_an_example():
-    assert {kind: type(example(make('quad'), kind)) for kind in KINDS} == KINDS
+    assert {kind: type(example(make('diffdrive'), kind)) for kind in KINDS} == KINDS
 
 
 @every_case
@@ -103,6 +137,7 @@ def test_shapes_types_and_scores(name, kind):
     spec = robot.robot_spec
     observation, info = robot.reset(seed=0, options={'shifts': [example(robot, kind)]})
     assert info['stamp_ns'] == robot.stamp_ns == START_NS
+    unscored = -1
     for k, action in enumerate(robot.sample_actions(np.random.default_rng(0), 60)):
         stamp = robot.stamp_ns
         observation, score, terminated, truncated, info = robot.step(action)
@@ -114,8 +149,10 @@ def test_shapes_types_and_scores(name, kind):
         assert terminated is False and truncated is False
         assert type(info['crashed']) is bool
         assert info['stamp_ns'] == stamp + spec.period_ns + RESET_NS * info['crashed'], k
-        if not info['crashed']:
-            assert score == spec.score(robot.stamp_ns, info['state'])
+        if info['crashed']:
+            unscored = k + round(RESET_NS / spec.period_ns)  # as long as the pause
+        expected = spec.score(robot.stamp_ns, info['state'])
+        assert score == (0.0 if k <= unscored else expected)
 
 
 @every_case
@@ -148,7 +185,7 @@ def test_the_seed_of_make_counts_without_a_reset(name):
 def test_one_step_is_a_step_without_noise(name, kind):
     robot = start(name, [example(make(name), kind)])
     spec = robot.robot_spec
-    before = np.tile(spec.neutral, (1, robot.max_delay, 1))
+    before = np.tile(spec.neutral, (1, robot.history, 1))
     steps = 0
     for action in robot.sample_actions(np.random.default_rng(2), 80):
         predicted = robot.one_step(robot.true_state[None], action[None], before)[0]
@@ -200,7 +237,7 @@ def test_a_shift_is_felt_and_undone_bit_for_bit(name, kind):
     away = robot.one_step(*arguments)
     assert robot.shifts == [shift]
     assert plant(robot) != nominal
-    assert np.array_equal(away, home) == (kind == 'sensor_noise')
+    assert np.array_equal(away, home) == (kind in SENSORS)
     robot.set_shifts([])
     assert robot.shifts == []
     assert plant(robot) == nominal
@@ -209,15 +246,32 @@ def test_a_shift_is_felt_and_undone_bit_for_bit(name, kind):
 
 def any_shift(name: str) -> st.SearchStrategy[Shift]:
     """Shifts of every kind, mild enough to compose."""
-    return st.one_of(
-        st.builds(ActuatorGain, st.sampled_from(make(name).ACTION), st.floats(-2, 2)),
+    robot = make(name)
+    actuator, joint = st.sampled_from(robot.ACTION), st.sampled_from(robot.joints)
+    share = st.floats(0, 1)
+    gain = st.builds(ActuatorGain, st.just(robot.ACTION[0]), st.floats(-2, 2))
+    shifts = [
+        gain,
+        st.builds(ActuatorBias, actuator, st.floats(-1, 1)),
+        st.builds(DeadZone, actuator, share),
+        st.builds(Delay, st.integers(0, 1)),
+        st.builds(ActuatorLag, st.floats(0, 3 * robot.robot_spec.period)),
         st.builds(Payload, st.floats(0, 2)),
         st.builds(Wind, st.tuples(st.floats(-5, 5), st.floats(-5, 5))),
+        st.builds(Tilt, st.floats(-0.5, 0.5)),
         st.builds(Damping, st.floats(0, 10)),
-        st.builds(Friction, st.floats(0, 1)),
-        st.builds(Delay, st.integers(0, 1)),
+        st.builds(Friction, share, st.none() | joint),
+        st.builds(JointSpring, joint, st.floats(0, 5), st.floats(-1, 1)),
+        st.builds(QuadraticDrag, share),
+        st.builds(Stiction, joint, share, share),
+        st.builds(Coupling, joint, joint, st.floats(-0.1, 0.1), st.booleans()),
         st.builds(SensorNoise, st.floats(0, 10)),
-    )
+        st.builds(SensorBias, st.sampled_from(robot.STATE), st.floats(-1, 1)),
+        st.builds(Drift, gain, gain, st.floats(0.1, 10), st.sampled_from(['ramp', 'wave'])),
+    ]
+    if 'yaw_rate' in robot.STATE:
+        shifts.append(st.builds(SlipInTurns, share))
+    return st.one_of(shifts)
 
 
 @every_robot
@@ -254,7 +308,7 @@ def make_with(name: str, shifts: list[Shift]) -> MujocoRobot:
 @every_robot
 def test_two_of_a_kind_add_or_multiply(name):
     robot = make(name)
-    first = robot.ACTION[0]
+    first, joint = robot.ACTION[0], robot.joints[0]
     for two, one in (
         ([ActuatorGain(first, 0.5), ActuatorGain(first, 0.5)], ActuatorGain(first, 0.25)),
         ([Wind((1.0, 2.0)), Wind((2.0, -1.0))], Wind((3.0, 1.0))),
@@ -262,6 +316,13 @@ def test_two_of_a_kind_add_or_multiply(name):
         ([Friction(0.25), Friction(0.5)], Friction(0.75)),
         ([Delay(1), Delay(2)], Delay(3)),
         ([Payload(0.25), Payload(0.5)], Payload(0.75)),
+        ([ActuatorBias(first, 0.5), ActuatorBias(first, -0.25)], ActuatorBias(first, 0.25)),
+        ([DeadZone(first, 0.5), DeadZone(first, 0.25)], DeadZone(first, 0.75)),
+        ([Tilt(0.25), Tilt(0.5)], Tilt(0.75)),
+        ([QuadraticDrag(0.25), QuadraticDrag(0.5)], QuadraticDrag(0.75)),
+        ([JointSpring(joint, 2.0, 0.5), JointSpring(joint, 2.0)], JointSpring(joint, 4.0, 0.25)),
+        ([Stiction(joint, 0.5, 0.25)] * 2, Stiction(joint, 1.0, 0.5)),
+        ([Coupling(joint, joint, -0.1)] * 2, Coupling(joint, joint, -0.2)),
     ):
         arguments = batch(robot)
         results = [make_with(name, s).one_step(*arguments) for s in (two, [one])]
@@ -307,7 +368,7 @@ def test_commands_out_of_range_are_clipped(name):
 
 @every_robot
 @pytest.mark.parametrize(
-    'bad', [[np.nan, 0.0], [0.0, np.inf], [0.0], [0.0, 0.0, 0.0], 0.0, [[0.0, 0.0]], ['a', 'b']]
+    'bad', [[np.nan, 0.0], [0.0, np.inf], [], [0.0, 0.0, 0.0], 0.0, [[0.0, 0.0]], ['a', 'b']]
 )
 def test_bad_commands_are_refused_and_change_nothing(name, bad):
     robot, quiet = start(name, [Delay(1)]), start(name, [Delay(1)])
@@ -379,18 +440,16 @@ def test_noise_does_not_carry_an_observed_angle_beyond_half_a_turn():
 
 
 # ---------------------------------------------------------------------- crashes
-def assert_on_the_reference(robot: MujocoRobot) -> None:
+def assert_at_the_start(robot: MujocoRobot) -> None:
+    """On the moving reference, or at rest where the robot starts from."""
     spec = robot.robot_spec
-    position, rate = spec.reference(robot.stamp_ns)
-    expected = dict.fromkeys(spec.state_names, (0.0,))
-    for i, tracked in enumerate(spec.goal.track):
-        expected[tracked] = (position[0, i],)
-    for channel in spec.state:
-        if channel.derivative_of in spec.goal.track:
-            at = list(spec.goal.track).index(channel.derivative_of)
-            expected[channel.name] = (0.0, rate[0, at])
-    for channel, value in zip(spec.state_names, robot.true_state, strict=True):
-        assert min(abs(value - e) for e in expected[channel]) < 1e-12, channel
+    places, rates = spec.reference(robot.stamp_ns)
+    expected = np.zeros((2, robot.model.nv))
+    for name, place, rate in zip(spec.goal.track, places[0], rates[0], strict=True):
+        at = robot.STATE.index(name)
+        expected[:, at] = (robot.START[name], 0.0) if name in robot.START else (place, rate)
+    state = robot.observed(*expected)
+    np.testing.assert_allclose(spec.wrap(robot.true_state - state), 0, atol=1e-12)
 
 
 @every_robot
@@ -410,11 +469,11 @@ def test_a_crash_scores_zero_and_life_goes_on(name, factor, tmp_path, monkeypatc
     assert terminated is False and truncated is False
     assert robot.stamp_ns == info['stamp_ns'] == stamp + spec.period_ns + RESET_NS
     assert np.isfinite(observation).all()
-    assert_on_the_reference(robot)
+    assert_at_the_start(robot)
     assert len(robot.shifts) == len(robot.ACTION) + 1  # the plant has not healed
     # Commands from before the crash are forgotten.
     robot.set_shifts([Delay(2)])
-    before = np.tile(spec.neutral, (1, robot.max_delay, 1))
+    before = np.tile(spec.neutral, (1, robot.history, 1))
     expected = robot.one_step(robot.true_state[None], hard[None], before)[0]
     np.testing.assert_allclose(robot.step(hard)[4]['state'], expected, atol=1e-12)
 
@@ -426,8 +485,9 @@ def test_recover_puts_the_robot_back(name):
     stamp = robot.stamp_ns
     reading = robot.recover()
     assert robot.stamp_ns == stamp + RESET_NS
-    assert_on_the_reference(robot)
-    assert (np.abs(reading - robot.true_state) < 6 * np.array(robot.SENSOR_NOISE)).all()
+    assert_at_the_start(robot)
+    error = robot.robot_spec.wrap(reading - robot.true_state)
+    assert (np.abs(error) < 6 * np.array(robot.SENSOR_NOISE)).all()
     assert robot.shifts == [Payload(0.2)]
 
 
@@ -467,7 +527,7 @@ def acceleration(name: str, state: list[float], action: list[float], *shifts: Sh
     robot = make(name, short)
     robot.set_shifts(shifts)
     x, u = np.array([state], float), np.array([action], float)
-    before = np.tile(u[:, None], (1, robot.max_delay, 1))
+    before = np.tile(u[:, None], (1, robot.history, 1))
     half = len(state) // 2
     return (robot.one_step(x, u, before) - x)[0, half:] / short.period
 
@@ -551,7 +611,53 @@ def arm(
     return np.linalg.solve(arm_inertia(q2, payload), torque)
 
 
-BY_HAND = {'arm': arm, 'quad': quad}
+def cartpole(
+    state: list[float],
+    action: list[float],
+    payload: float = 0.0,
+    gain: tuple[float, ...] = (1.0,),
+    wind: tuple[float, float] = (0.0, 0.0),
+    damping: float = 1.0,
+    friction: float = 0.0,
+) -> np.ndarray:
+    """Lagrange's equations of a cart and a uniform pole, its load at the middle."""
+    _, angle, v, w = state
+    mass, inertia, arm = 0.2 + payload, 0.0167 + 0.4 * payload * 0.03**2, 0.5
+    c, s = np.cos(angle), np.sin(angle)
+    m = [[1.0 + mass, mass * arm * c], [mass * arm * c, inertia + mass * arm**2]]
+    force = gain[0] * action[0] + wind[0] + mass * arm * s * w**2
+    couple = arm * (mass * G * s + wind[0] * c - wind[1] * s)
+    lost = damping * np.array([0.2, 0.005]) * [v, w] + friction * np.sign([v, w])
+    return np.linalg.solve(m, np.array([force, couple]) - lost)
+
+
+def diffdrive(
+    state: list[float],
+    action: list[float],
+    payload: float = 0.0,
+    gain: tuple[float, float] = (1.0, 1.0),
+    wind: tuple[float, float] = (0.0, 0.0),
+    damping: float = 1.0,
+    friction: float = 0.0,
+) -> np.ndarray:
+    """Newton and Euler in the turning frame of the vehicle, its load 0.15 m behind the axle."""
+    _, _, heading, u, s, w = state
+    mass = 10.0 + payload
+    back = 0.15 * payload / mass  # of the centre of mass, behind the axle
+    inertia = 0.4 + 0.4 * payload * 0.03**2 + 10.0 * payload / mass * 0.15**2
+    turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
+    dry = -friction * turn @ np.sign(turn.T @ [u, s])
+    air = turn @ wind
+    left, right = 40.0 * (0.08 * np.array(gain) * action - [u - 0.2 * w, u + 0.2 * w])
+    force = np.array([left + right, -150.0 * s]) + dry + air - 2.0 * damping * np.array([u, s])
+    couple = 0.2 * (right - left) - 0.1 * damping * w - friction * np.sign(w) - back * air[1]
+    yaw = (couple + back * force[1]) / inertia
+    return np.array(
+        [force[0] / mass + w * s - w**2 * back, force[1] / mass - w * u + yaw * back, yaw]
+    )
+
+
+BY_HAND = {'arm': arm, 'cartpole': cartpole, 'diffdrive': diffdrive, 'quad': quad}
 CHANGES = [
     {},
     {'payload': 0.5},
@@ -586,12 +692,14 @@ def as_change(name: str, shifts: list[Shift]) -> dict:
     gain = dict.fromkeys(make(name).ACTION, 1.0)
     change: dict = {}
     for shift in shifts:
-        if isinstance(shift, ActuatorGain):
+        if isinstance(shift, ActuatorBias):
+            change.setdefault('offset', {})[shift.actuator] = shift.offset
+        elif isinstance(shift, ActuatorGain):
             gain[shift.actuator] *= shift.factor
         else:
             assert shift.kind not in change
             change[shift.kind] = next(iter(shift.to_dict()[shift.kind].values()))
-    return {k: v for k, v in change.items() if k not in HIDDEN} | {'gain': tuple(gain.values())}
+    return change | {'gain': tuple(gain.values())}
 
 
 @every_robot
@@ -703,7 +811,175 @@ def test_the_unforced_undamped_arm_keeps_its_energy():
     assert np.diff(swing(0.002, 1.0)).max() < 1e-3 and swing(0.02, 1.0)[-1] < -0.3 * turn
 
 
+# ---------------------------------------------------------------------- more shifts by hand
+@every_robot
+@pytest.mark.parametrize('periods', [0.5, 2.0, 4.0])
+def test_lagging_actuators_follow_a_first_order_filter(name, periods):
+    period = make(name).robot_spec.period
+    robot, prompt = start(name, [ActuatorLag(periods * period)]), start(name)
+    actions = commands(robot, 14)
+    kept, state, means = np.exp(-1 / periods), robot.robot_spec.neutral, []
+    for action in actions:
+        means.append(action + (state - action) * periods * (1 - kept))  # over the step
+        state = action + (state - action) * kept
+    np.testing.assert_allclose(live(robot, actions), live(prompt, np.array(means)), atol=1e-9)
+
+
+@every_robot
+def test_a_late_and_lagging_command_is_both(name):
+    lag = ActuatorLag(2 * make(name).robot_spec.period)
+    both, lagging = start(name, [lag, Delay(2)]), start(name, [lag])
+    actions = commands(both, 12)
+    late = np.concatenate([np.tile(both.robot_spec.neutral, (2, 1)), actions])[:12]
+    np.testing.assert_allclose(live(both, actions), live(lagging, late), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('sent', 'torque'),
+    [([3.0, 1.0], [2.0, 1.5]), ([0.5, -1.0], [1.0, -0.5]), ([-4.0, 0.0], [-0.5, 0.5])],
+)
+def test_actuators_with_bias_and_dead_zone(sent, torque):
+    state = [0.4, 0.7, 0.0, 0.0]
+    shifts = [DeadZone('shoulder_torque', 1.0), ActuatorGain('shoulder_torque', 0.5)]
+    shifts += [ActuatorBias('shoulder_torque', 1.0), ActuatorBias('elbow_torque', 0.5)]
+    got = acceleration('arm', state, sent, *shifts)
+    np.testing.assert_allclose(got, arm(state, torque), rtol=1e-5, atol=1e-5)
+
+
+@every_robot
+def test_a_spring_pulls_its_joint_towards_rest(name):
+    robot = make(name)
+    state = robot.sample_states(np.random.default_rng(1), 1)[0]
+    joint, neutral = robot.joints[0], robot.robot_spec.neutral
+    stretched = state[0] - 0.3
+    push = 4.0 * -stretched
+    free = acceleration(name, state, neutral)
+    sprung = acceleration(name, state, neutral, JointSpring(joint, 4.0, rest=0.3))
+    data = robot.data
+    data.qpos[:], data.qvel[:] = robot.motion(state)
+    mujoco.mj_forward(robot.model, data)
+    expected = np.zeros((1, robot.model.nv))
+    mujoco.mj_solveM(robot.model, data, expected, np.eye(robot.model.nv)[:1] * push)
+    expected = expected[0]
+    if name == 'diffdrive':
+        c, s = np.cos(state[2]), np.sin(state[2])
+        expected[:2] = c * expected[0] + s * expected[1], c * expected[1] - s * expected[0]
+    np.testing.assert_allclose(sprung - free, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_drag_grows_with_the_square_of_the_speed():
+    hover = [4.905, 4.905]
+    for v in ([2.0, 0.0], [-1.0, 1.5], [0.0, 0.0]):
+        state = [0.0, 1.5, 0.0, *v, 0.0]
+        change = acceleration('quad', state, hover, QuadraticDrag(1.2)) - quad(state, hover)
+        expected = -1.2 * np.linalg.norm(v) * np.array(v)
+        np.testing.assert_allclose(change, [*expected, 0.0], atol=1e-4)
+    # On the arm it is that of the forearm's centre of mass.
+    state = np.array([0.4, 0.7, 1.0, -2.0])
+    x1, x2 = state[0], state[0] + state[1]
+    speed = state[2] + state[3]
+    v = L1 * state[2] * np.array([-np.sin(x1), np.cos(x1)])
+    v = v + C2 * speed * np.array([-np.sin(x2), np.cos(x2)])
+    force = -1.2 * np.linalg.norm(v) * v
+    change = acceleration('arm', state, [0, 0], QuadraticDrag(1.2)) - arm(state, [0, 0])
+    torque = arm_wind(*state[:2], 0.0, tuple(force))
+    np.testing.assert_allclose(change, np.linalg.solve(arm_inertia(0.7, 0.0), torque), atol=1e-3)
+
+
+@pytest.mark.parametrize(('extra', 'sticks'), [(1.5, True), (2.3, True), (2.8, False)])
+def test_stiction_holds_until_it_breaks_and_then_lets_go(extra, sticks):
+    robot = make_with('arm', [Stiction('shoulder', 2.5, 1.0)])
+    torque = arm_gravity(1.2, 0.3) + [extra, 0.0]
+    state = np.array([[1.2, 0.3, 0.0, 0.0]])
+    for _ in range(10):
+        state = robot.one_step(state, torque[None], np.zeros((1, 3, 2)))
+    assert (abs(state[0, 2]) < 0.01) == sticks
+    moving = [1.2, 0.3, 2.0, 0.0]  # ten times the speed at which it falls
+    slowed = acceleration('arm', moving, torque, Stiction('shoulder', 2.5, 1.0))
+    np.testing.assert_allclose(
+        slowed,
+        acceleration('arm', moving, torque, Friction(1.0, 'shoulder')),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_coupled_tilted_and_slipping():
+    hover, state = [4.905, 4.905], [0.0, 1.5, 0.1, -2.0, 0.5, 0.0]
+    for quadratic, moment in ((False, -0.6), (True, -1.2)):
+        change = acceleration('quad', state, hover, Coupling('x', 'pitch', 0.3, quadratic))
+        expected = quad(state, hover) + [0.0, 0.0, moment / 0.012]
+        np.testing.assert_allclose(change, expected, rtol=1e-4, atol=1e-3)
+    weight = G * np.array([np.sin(0.2), 1 - np.cos(0.2), 0.0])
+    np.testing.assert_allclose(
+        acceleration('quad', state, hover, Tilt(0.2)), quad(state, hover) + weight, atol=1e-3
+    )
+    ground = [0.0, 0.0, 0.0, 0.3, 0.0, 0.4]
+    wet = acceleration('diffdrive', ground, [5.0, 6.0], SlipInTurns(0.5, yaw_rate=0.4))
+    np.testing.assert_allclose(
+        wet, diffdrive(ground, [0.75 * 5.0, 0.75 * 6.0]), rtol=1e-3, atol=1e-3
+    )
+
+
+@every_robot
+def test_a_biased_sensor_reads_too_much(name):
+    robot, fair = make(name), start(name)
+    channel = robot.STATE[-1]
+    robot.reset(seed=0, options={'shifts': [SensorBias(channel, 0.5)]})
+    actions = commands(robot, 5)
+    difference = live(robot, actions) - live(fair, actions)
+    np.testing.assert_allclose(difference, np.tile(0.5 * np.eye(len(robot.STATE))[-1], (5, 1)))
+
+
+def test_a_diffdrive_slides_a_little_and_does_not_reverse_for_free():
+    robot = start('diffdrive')
+    for _ in range(60):
+        state = robot.step(np.array([5.0, 7.0]))[4]['state']
+    assert 0.003 < abs(state[4]) < 0.1 * state[3]
+    spec = robot.robot_spec
+    place = spec.reference(robot.stamp_ns)[0][0]
+    ahead = np.array([*place, 0.0, 0.0, 0.0])
+    assert spec.score(robot.stamp_ns, ahead) == pytest.approx(1.0)
+    assert spec.score(robot.stamp_ns, ahead + [0, 0, np.pi, 0, 0, 0]) < 0.01
+
+
+# ---------------------------------------------------------------------- in time
+@every_robot
+@pytest.mark.parametrize('shape', ['ramp', 'wave'])
+def test_a_drift_is_a_row_of_shifts(name, shape):
+    action, period = make(name).ACTION[0], make(name).robot_spec.period
+    ends = ActuatorGain(action, 1.0), ActuatorGain(action, 0.4)
+    drift = Drift(*ends, seconds=8 * period, shape=shape)
+    robot, stepped = start(name, [drift]), start(name)
+    actions = commands(robot, 20)
+    shares = [min(k / 8, 1) if shape == 'ramp' else np.sin(np.pi * k / 8) ** 2 for k in range(20)]
+    rows = []
+    for share, action_now in zip(shares, actions, strict=True):
+        stepped.set_shifts([ActuatorGain(action, 1.0 - 0.6 * share)])
+        rows.append(stepped.step(action_now)[0])
+    np.testing.assert_allclose(live(robot, actions), rows, atol=1e-9)
+    assert robot.shifts == [drift]
+    robot.set_shifts([drift])  # the regime begins anew
+    assert robot.gain[0] == 1.0
+
+
+def test_whatever_has_numbers_can_drift():
+    robot = start('quad')
+    gust = Drift(Wind((0.0, 1.0)), Wind((2.0, 0.0)), 0.3)
+    robot.set_shifts([gust, Drift(QuadraticDrag(0.0), QuadraticDrag(1.0), 0.3)])
+    live(robot, commands(robot, 5))
+    np.testing.assert_allclose(robot.wind[[0, 2]], [1.0, 0.5])
+    assert robot.laws == [QuadraticDrag(0.5)]
+
+
 # ---------------------------------------------------------------------- what is refused
+MILD, HEAVY = {'payload': {'mass': 0.1}}, {'payload': {'mass': 0.5}}
+
+
+def gain_of(actuator: str) -> dict:
+    return {'actuator_gain': {'actuator': actuator, 'factor': 0.5}}
+
+
 @pytest.mark.parametrize(
     ('bad', 'words'),
     [
@@ -734,6 +1010,47 @@ def test_the_unforced_undamped_arm_keeps_its_energy():
         ({'delay': {'steps': 4}}, ['delay.steps', '5 steps', 'at most 3']),  # 1 + 4
         ({'actuator_gain': {'actuator': 3, 'factor': 1}}, ['actuator_gain.actuator', '3', 'name']),
         ({'actuator_gain': {'actuator': 'tail', 'factor': 1}}, ['actuator', 'tail', 'left']),
+        ({'actuator_bias': {'actuator': 'tail', 'offset': 1}}, ['bias.actuator', 'tail', 'left']),
+        ({'dead_zone': {'actuator': 'left', 'width': -1}}, ['dead_zone.width', '-1', '≥ 0']),
+        ({'actuator_lag': {'seconds': 1.0}}, ['actuator_lag.seconds', '1.0', 'at most 0.12']),
+        ({'friction': {'joint': 'x'}}, ['friction', "['loss']", "['joint']"]),
+        ({'friction': {'loss': 1, 'joint': 'yaw'}}, ['friction.joint', 'yaw', 'pitch']),
+        ({'joint_spring': {'joint': 'x'}}, ["['joint', 'stiffness']", "['rest']", "['joint']"]),
+        ({'joint_spring': {'joint': 'y', 'stiffness': 1}}, ['spring.joint', "'y'", 'pitch']),
+        ({'joint_spring': {'joint': 'x', 'stiffness': -1}}, ['stiffness', '-1', '≥ 0']),
+        ({'quadratic_drag': {'coefficient': -1}}, ['coefficient', '-1', '≥ 0']),
+        ({'stiction': {'joint': 'y', 'breakaway': 1, 'sliding': 1}}, ['stiction.joint', "'y'"]),
+        (
+            {'stiction': {'joint': 'x', 'breakaway': 1, 'sliding': 1, 'speed': 0}},
+            ['stiction.speed', '0', '> 0'],
+        ),
+        ({'coupling': {'source': 'y', 'joint': 'x', 'factor': 1}}, ['coupling.source', "'y'"]),
+        ({'coupling': {'source': 'x', 'joint': 'y', 'factor': 1}}, ['coupling.joint', "'y'"]),
+        (
+            {'coupling': {'source': 'x', 'joint': 'z', 'factor': 1, 'quadratic': 2}},
+            ['coupling.quadratic', '2', 'true or false'],
+        ),
+        ({'slip_in_turns': {'factor': 0.5}}, ['slip_in_turns', 'quad', 'yaw_rate']),
+        ({'sensor_bias': {'channel': 'yaw', 'offset': 1}}, ['sensor_bias.channel', 'yaw', 'vx']),
+        ({'drift': {'start': MILD, 'end': 3, 'seconds': 1}}, ['3', 'one kind']),
+        ({'drift': {'start': MILD, 'end': {'payload': {}}, 'seconds': 1}}, ["['mass']", '[]']),
+        ({'drift': {'start': MILD, 'end': HEAVY, 'seconds': 0}}, ['drift.seconds', '0', '> 0']),
+        (
+            {'drift': {'start': MILD, 'end': HEAVY, 'seconds': 1, 'shape': 'jump'}},
+            ['jump', 'wave'],
+        ),
+        (
+            {'drift': {'start': MILD, 'end': {'damping': {'factor': 1}}, 'seconds': 1}},
+            ['drift', 'payload', 'damping', 'one kind'],
+        ),
+        (
+            {'drift': {'start': gain_of('left'), 'end': gain_of('right'), 'seconds': 1}},
+            ['drift', 'actuator_gain.actuator', "'left'", "'right'", 'the same'],
+        ),
+        (
+            {'drift': {'start': gain_of('tail'), 'end': gain_of('tail'), 'seconds': 1}},
+            ['actuator', 'tail', 'left'],
+        ),
     ],
 )
 def test_bad_shifts_are_named_and_leave_the_plant_nominal(bad, words):
@@ -779,7 +1096,7 @@ def test_a_robot_file_with_other_channels_is_refused(old, new):
 def test_other_robots_are_refused():
     with pytest.raises(UserError, match=r'robot file of arm: state is .*quad has'):
         make('quad', load_robot('arm'))
-    with pytest.raises(UserError, match=r"'quadd'; use one of arm, quad"):
+    with pytest.raises(UserError, match=r"'quadd'; use one of arm, cartpole, diffdrive, quad"):
         make('quadd')
 
 
@@ -796,7 +1113,10 @@ def test_family_members_apply_and_repeat(name):
         robot.set_shifts(member)
         assert np.isfinite(robot.one_step(*arguments)).all()
         drawn |= {s.kind for s in member}
-    assert drawn == set(KINDS) - set(HIDDEN)
+    own = {'actuator_gain', 'payload', 'wind', 'damping'}
+    own |= {'actuator_bias'} if name == 'diffdrive' else set()
+    own |= {'friction'} if name in ('arm', 'quad') else set()
+    assert drawn == own
 
 
 @every_robot
@@ -814,15 +1134,55 @@ def test_samples_are_seeded_and_within_limits(name):
 
 
 # ---------------------------------------------------------------------- lives
-LIVES = sorted(path.stem for path in (share_dir() / 'config' / 'lives').glob('*.yaml'))
-REGIMES = [(name, regime) for name in LIVES for regime in load_life(name).regimes]
+FOLDER = share_dir() / 'config' / 'lives'
+LIVES = sorted(str(p.relative_to(FOLDER).with_suffix('')) for p in FOLDER.rglob('*.yaml'))
+STANDARD = [name for name in LIVES if '/' not in name]
+FOREIGN = [name for name in LIVES if name.startswith(('outside/', 'held_out/', 'long/'))]
+REGIMES = [(name, regime) for name in STANDARD for regime in load_life(name).regimes]
 
 
 def test_every_robot_has_a_life():
-    assert set(ROBOTS) <= set(LIVES)
+    assert set(ROBOTS) == set(STANDARD)
+    for name in STANDARD:
+        life = load_life(name)
+        assert life.robot == name
+        assert [n for _, n in life.phases] == [200, 300, 200, 300, 200, 250]
+        assert ''.join(regime for regime, _ in life.phases) == 'ABACBD'
 
 
-@pytest.mark.parametrize('name', LIVES)
+@pytest.mark.parametrize('name', FOREIGN)
+def test_foreign_shifts_are_of_a_kind_that_the_task_family_does_not_hold(name):
+    life = load_life(name)
+    robot, rng = make(life.robot), np.random.default_rng(0)
+    family = {shift.kind for _ in range(100) for shift in robot.family(rng)}
+    assert life.phases == [('A', 150), ('X', 4000)] or (
+        life.phases == [('A', 150), ('X', 300), ('A', 150)]
+    )
+    assert life.regimes['A'] == []
+    shifts = [shift_from_dict(shift) for shift in life.regimes['X']]
+    assert shifts and not {shift.kind for shift in shifts} & family
+
+
+def test_foreign_lives_cover_every_robot_and_the_held_out_ones_differ():
+    kinds: dict[str, set] = {}
+    for folder in ('outside', 'held_out'):
+        lives = [load_life(name) for name in FOREIGN if name.startswith(folder)]
+        assert {life.robot for life in lives} == set(ROBOTS)
+        kinds[folder] = {(life.robot, *shift) for life in lives for shift in life.regimes['X']}
+    assert len(kinds['held_out']) >= 4 and not kinds['outside'] & kinds['held_out']
+
+
+def test_the_example_writes_every_kind_of_shift():
+    life = load_life('examples/every_shift')
+    shifts = [shift_from_dict(s) for regime in life.regimes.values() for s in regime]
+    assert {shift.kind for shift in shifts} == set(KINDS)
+    assert {regime for regime, _ in life.phases} == set(life.regimes)
+    robot = make(life.robot)
+    for regime in life.regimes.values():
+        robot.set_shifts([shift_from_dict(shift) for shift in regime])
+
+
+@pytest.mark.parametrize('name', STANDARD)
 def test_shipped_lives_start_at_home_and_come_back(name):
     life = load_life(name)
     visited = [life.regime_at(step) for step in range(life.steps)]
@@ -849,6 +1209,12 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
         need = np.array([0.0, (1.0 + payload) * G]) - wind
         poses = [[0.0, 1.5, np.arctan2(*need), 0.0, 0.0, 0.0]]
         holding = [np.full(2, np.linalg.norm(need) / 2)]
+    elif life.robot == 'cartpole':
+        poses, holding = [[0.3, 0.0, 0.0, 0.0]], [np.zeros(1)]
+    elif life.robot == 'diffdrive':
+        offset = change.get('offset', {})
+        poses = [[0.3, 0.2, 1.0, 0.0, 0.0, 0.0]]
+        holding = [-np.array([offset.get(action, 0.0) for action in robot.ACTION])]
     else:
         angles = spec.reference(0, 200)[0]
         poses = [[*q, 0.0, 0.0] for q in angles]
@@ -857,7 +1223,7 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
     margin = 0.1 * (spec.action_high - spec.action_low)
     assert (actions >= spec.action_low + margin).all()
     assert (actions <= spec.action_high - margin).all()
-    before = np.tile(actions[:, None], (1, robot.max_delay, 1))
+    before = np.tile(actions[:, None], (1, robot.history, 1))
     np.testing.assert_allclose(robot.one_step(states, actions, before), states, atol=1e-9)
 
 
@@ -872,6 +1238,10 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
         ('robot: quad', '', ['robot', 'missing']),
         ('  A: []', '  A: calm', ['regimes.A', 'calm', 'list']),
         ('robot: quad', 'robot: [', ['not valid YAML']),
+        ('robot: quad', 'robot: kite', ['kite', 'arm, cartpole, diffdrive, quad']),
+        ('factor: 0.65', 'factor: high', ['regimes.C', 'actuator_gain.factor', 'high', 'number']),
+        ('actuator: right', 'actuator: up', ['regimes.C', 'actuator', 'up', 'right']),
+        ('{payload: {mass', '{cargo: {mass', ['regimes.B', 'cargo', 'payload']),
     ],
 )
 def test_faults_of_a_life_are_named(tmp_path, old, new, words):
@@ -889,5 +1259,7 @@ def test_faults_of_a_life_are_named(tmp_path, old, new, words):
 
 @pytest.mark.parametrize('unknown', ['quadd', '/nowhere/mine.yaml'])
 def test_unknown_lives_name_the_known_ones(unknown):
-    with pytest.raises(UserError, match=rf"unknown life '{unknown}'.*arm, quad"):
+    with pytest.raises(
+        UserError, match=rf"unknown life '{unknown}'.*arm, cartpole, diffdrive, .*quad"
+    ):
         load_life(unknown)

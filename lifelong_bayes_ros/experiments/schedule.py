@@ -70,19 +70,28 @@ class Life(Section):
 
 
 def life_names() -> list[str]:
-    """Names of the shipped lives."""
+    """Names of the shipped lives: of robots first, then those in folders."""
     shipped = (p.relative_to(_folder()).with_suffix('') for p in _folder().rglob('*.yaml'))
-    return sorted(p.as_posix() for p in shipped)
+    return [p.as_posix() for p in sorted(shipped, key=lambda p: (len(p.parts), p))]
 
 
 def load_life(life: str | Path) -> Life:
-    """A shipped life by name (a robot's own is named after it), or a life file by path.
+    """A shipped life by name, e.g. the robot's or `outside/quad_drag`, or a life file by path.
 
     Raises:
-        UserError: unknown life, unknown key, wrong type or value.
+        UserError: unknown life, unknown key, wrong type or value, shifts that do not fit.
     """
     path = _life_path(str(life))
-    return parse_yaml(Life, path.read_text(), str(path))
+    loaded = parse_yaml(Life, path.read_text(), str(path))
+    try:
+        from lifelong_bayes_ros_sim import check_regimes
+    except ImportError:  # without MuJoCo a life can still be read
+        return loaded
+    try:
+        check_regimes(loaded.robot, loaded.regimes)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    return loaded
 
 
 def load_lives(lives: Sequence[str]) -> dict[str, Life]:
