@@ -30,7 +30,7 @@ ROBOT = 'cartpole'
 STREAMS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     'actuator': ('actuator × 0.5', [{'actuator_gain': {'actuator': 'force', 'factor': 0.5}}]),
     'pole': ('pole mass × 5', [{'payload': {'mass': 0.8}}]),
-    'drag': ('quadratic drag', [{'quadratic_drag': {'coefficient': 0.8}}]),
+    'drag': ('quadratic drag', [{'quadratic_drag': {'coefficient': 0.3}}]),
 }
 OUTSIDE = ('drag',)  # of the task family
 STEPS = 2000  # transitions of each half

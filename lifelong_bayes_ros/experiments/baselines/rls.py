@@ -11,7 +11,7 @@ from .base import Baseline
 from .kalman import DRAWS
 
 FORGETTING = 0.99  # memory of about 100 transitions
-START = 1.0  # P of a feature at the start
+START = 0.1  # P of a feature at the start; with FORGETTING best on the streams of seed 100
 
 
 class RecursiveLeastSquares(Baseline):
