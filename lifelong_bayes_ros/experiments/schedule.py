@@ -70,9 +70,8 @@ class Life(Section):
 
 
 def life_names() -> list[str]:
-    """Names of the shipped lives."""
+    """Names of the shipped lives: of robots first, then those in folders."""
     shipped = (p.relative_to(_folder()).with_suffix('') for p in _folder().rglob('*.yaml'))
-    # The lives of robots first, then those in folders.
     return [p.as_posix() for p in sorted(shipped, key=lambda p: (len(p.parts), p))]
 
 

@@ -10,8 +10,8 @@ from ...blr import Gaussian
 from ...dynamics.model import DELAYS, Prior
 from .kalman import Kalman
 
-ACTUATOR_SD, BIAS_SD, DELAY_SD, OFFSET_SD = 0.5, 0.2, 0.3, 0.3
-SHARE = 0.02  # random walk: covariance moved towards the prior per transition
+ACTUATOR_SD, BIAS_SD, DELAY_SD, OFFSET_SD = 0.2, 0.2, 0.3, 0.3
+SHARE = 0.005  # random walk: covariance moved towards the prior per transition
 
 
 class Structured(Kalman):
