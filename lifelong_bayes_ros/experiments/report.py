@@ -127,7 +127,7 @@ def _scores(axis: plt.Axes, seconds: np.ndarray, traces: Mapping[str, Trace]) ->
         strong = method in first
         axis.plot(
             seconds[: len(score)],
-            running_mean(score),
+            running_mean(score, max(SMOOTH, len(score) // 60)),
             color=colour[method],
             label=f'{LABELS.get(method, method)}: {score.mean():.2f}',
             lw=2.8 if method == OURS else 1.8 if strong else 1.0,
