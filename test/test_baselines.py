@@ -269,7 +269,8 @@ def test_a_history_shifts_the_first_bias(tiny_prior):
 def test_any_of_the_family_spreads_a_batch_over_its_members():
     plant, rng = sim.make('quad'), np.random.default_rng(0)
     batch = family.AnyOfTheFamily(plant, seed=5)
-    x, u = plant.sample_states(rng, 70), plant.sample_actions(rng, 70)
+    n = family.PLANTS + 10
+    x, u = plant.sample_states(rng, n), plant.sample_actions(rng, n)
     past = np.repeat(u[:, None], DELAYS, axis=1)
     after = batch.one_step(x, u, past)
     members = np.random.default_rng(5)

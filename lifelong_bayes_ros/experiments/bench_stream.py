@@ -30,7 +30,7 @@ ROBOT = 'cartpole'
 STREAMS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     'actuator': ('actuator × 0.5', [{'actuator_gain': {'actuator': 'force', 'factor': 0.5}}]),
     'pole': ('pole mass × 5', [{'payload': {'mass': 0.8}}]),
-    'drag': ('quadratic drag', [{'quadratic_drag': {'coefficient': 0.3}}]),
+    'drag': ('quadratic drag', [{'quadratic_drag': {'coefficient': 0.1}}]),
 }
 OUTSIDE = ('drag',)  # of the task family
 STEPS = 2000  # transitions of each half
@@ -180,19 +180,8 @@ def stream_rows(runs: Runs, seeds: Sequence[int]) -> list[dict[str, Any]]:
         bars = (12.0, 5.0) if judged else (None, None)
         interval = bootstrap(cuts['ours'])
         rows.append(row(what, mean, 'transitions', 'lower', *bars, interval))
-        peers = [m for m in GRADIENTS if m in methods]
-        if peers:
-            best = min(peers, key=lambda m: np.mean(cuts[m]))
-            what = f'{label}: times fewer than {best}, the best of {" and ".join(peers)}'
-            value, interval = _ratio(cuts[best], cuts['ours'])
-            bars = (10.0, None) if judged else (None, None)
-            rows.append(row(what, value, '', 'higher', *bars, interval))
-        if 'retrain' in methods:
-            spent = {m: _spent(runs, stream, m, cuts[m], seeds) for m in ('ours', 'retrain')}
-            what = f'{label}: compute until then, learner / retraining from scratch'
-            value, interval = _ratio(spent['ours'], spent['retrain'])
-            bars = (1e-2, 1e-3) if judged else (None, None)
-            rows.append(row(what, value, '', 'lower', *bars, interval))
+        if stream not in OUTSIDE:  # there it need not be cut at all
+            rows += _lead_rows(runs, stream, label, cuts, seeds)
         rows += _off_policy_rows(runs, stream, label, seeds)
         rows += _coverage_rows(runs, stream, label, seeds)
     seconds = np.concatenate([r['seconds'] for (_, m, _), r in runs.items() if m == 'ours'])
@@ -201,6 +190,26 @@ def stream_rows(runs: Runs, seeds: Sequence[int]) -> list[dict[str, Any]]:
         rows.append(
             row(f'learner per transition, one thread, {name}', value, 'ms', 'lower', bar, aim)
         )
+    return rows
+
+
+def _lead_rows(
+    runs: Runs, stream: str, label: str, cuts: dict[str, np.ndarray], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What others need until their error is cut; too little where they were not given enough."""
+    rows, judged = [], stream == 'actuator'
+    peers = [m for m in GRADIENTS if m in cuts]
+    if peers:
+        best = min(peers, key=lambda m: np.mean(cuts[m]))
+        what = f'{label}: times fewer than {best}, the best of {" and ".join(peers)}'
+        value, interval = _ratio(cuts[best], cuts['ours'])
+        rows.append(row(what, value, '', 'higher', 10.0 if judged else None, None, interval))
+    if 'retrain' in cuts:
+        spent = {m: _spent(runs, stream, m, cuts[m], seeds) for m in ('ours', 'retrain')}
+        what = f'{label}: compute until then, learner / retraining from scratch'
+        value, interval = _ratio(spent['ours'], spent['retrain'])
+        bars = (1e-2, 1e-3) if judged else (None, None)
+        rows.append(row(what, value, '', 'lower', *bars, interval))
     return rows
 
 

@@ -12,7 +12,7 @@ from ...dynamics.model import DELAYS, Dynamics
 from ...learning.pretrain import Plant
 from .history import LENGTH, seen
 
-PLANTS = 64  # members of the family in one data set
+PLANTS = 256  # members of the family in one data set
 RUN = 12  # steps in a row for the history
 HOLD = 0.7  # probability that a command is held for another step
 OUTLIER = 20.0  # standard deviations of a step; a run that left the arena is no motion
@@ -68,7 +68,10 @@ def family_runs(
             x_next = true + plant.sensor_noise * rng.standard_normal(true.shape)
             now = seen(dynamics, x, u, x_next)
             history += [] if history else [np.zeros_like(now)] * LENGTH
-            rows.append(np.concatenate([now[:, :di], *history[:LENGTH]], axis=1))
+            # A planner asks far from where the history was made: half of the rows get that of
+            # another run on the same plant.
+            far = np.where(rng.random(runs) < 0.5, rng.permutation(runs), np.arange(runs))
+            rows.append(np.concatenate([now[:, :di], *(h[far] for h in history[:LENGTH])], axis=1))
             targets.append(dynamics.target(x, x_next))
             history.insert(0, now)
             held = rng.random((runs, 1)) < HOLD

@@ -17,7 +17,7 @@ from ...learning.pretrain import PretrainConfig, Progress, specialist
 from ...learning.store import cached_prior
 from ...robot.spec import RobotSpec
 from . import family, history, network
-from .family import RUN, AnyOfTheFamily, family_runs
+from .family import PLANTS, RUN, AnyOfTheFamily, family_runs
 from .history import HistoryNetwork
 
 BATCH = 512
@@ -75,7 +75,9 @@ def history_network(
     def make() -> Prior:
         progress(0.0, 'simulating the task family')
         plant = sim.make(spec.name, spec=spec, seed=seed)
-        inputs, targets = family_runs(plant, prior.dynamics, config.per_regime // RUN, seed)
+        # As many transitions as pre-training has, of more plants.
+        runs = max(config.regimes * config.per_regime // (PLANTS * RUN), 2)
+        inputs, targets = family_runs(plant, prior.dynamics, runs, seed)
         rows = inputs.shape[1] - len(prior.dynamics.trunk.mean)
         net = HistoryNetwork(prior.dynamics, rows)
         held = len(inputs) // 10  # of the first plants, which it does not train on
