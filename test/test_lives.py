@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats  # with scikit-learn
 import torch
 
 import plants
@@ -280,7 +281,7 @@ def lived(tiny_prior):
 
 def test_intervals_and_errors_are_of_what_was_acted_on_against_what_came(lived, tiny_prior):
     _, _, trace, _, moments = lived
-    for moment in moments[::7]:
+    for moment in moments:
         spread = predict(
             tiny_prior.dynamics,
             moment.belief,
@@ -288,8 +289,12 @@ def test_intervals_and_errors_are_of_what_was_acted_on_against_what_came(lived, 
             moment.command.astype(float),
             moment.past,
         )
-        miss = plants.QUAD.wrap(moment.next_state - spread.mean) / tiny_prior.dynamics.scale
-        assert trace.error[moment.step] == pytest.approx(np.mean(miss**2), rel=1e-6)
+        miss = plants.QUAD.wrap(moment.next_state - spread.mean)
+        unit = tiny_prior.dynamics.scale
+        assert trace.error[moment.step] == pytest.approx(np.mean((miss / unit) ** 2), rel=1e-6)
+        noise = unit**2 * moment.belief.noise
+        half = scipy.stats.t.ppf(0.95, moment.belief.noise_dof) * np.sqrt(spread.epistemic + noise)
+        assert trace.inside[moment.step] == pytest.approx(np.mean(np.abs(miss) <= half))
     assert 0.5 < np.mean(trace.inside) < 1
     shares = 6 * np.array(trace.inside)
     np.testing.assert_allclose(shares, np.round(shares), atol=1e-9)
