@@ -285,6 +285,8 @@ def test_rows_judge_what_was_measured():
     never = {r['name']: r for r in stream_rows(synthetic(scale, {'adam': 100}), [0, 1])}
     (first,) = [r for n, r in never.items() if 'actuator' in n and 'cut the one-step' in n]
     assert first['value'] == 2000 and first['ok'] is False
+    (lead,) = [r for n, r in never.items() if 'actuator' in n and 'times fewer' in n]
+    assert lead['value'] is None and lead['ok'] is False
 
 
 @pytest.mark.parametrize(
