@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-FAST_LIMIT = 3.0
-SLOW_LIMIT = 2.0
+FAST_LIMIT = 4.0
+SLOW_LIMIT = 2.5
 WINDOW = 8
 
 
