@@ -293,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         'what',
         choices=['loop', 'optimizer', 'quality', 'stream', 'all'],
-        help='what to measure; `all` adds lives over seeds 0 to 2, goes on where it was '
+        help='what to measure; `all` adds lives of all robots, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
     )
     sub.add_argument('--methods', help='stream: comma-separated (default all)')

@@ -19,7 +19,7 @@ from .lives import Status, life_command, report_object, row
 from .priors import prior_for
 
 STEPS = 600
-SEEDS = [0, 1, 2]
+ROBOTS = ['quad', 'arm', 'diffdrive', 'cartpole']
 KEPT = Path('out/bench')
 PAGE = Path('BENCHMARKS.md')
 
@@ -34,8 +34,8 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
         rows = [r for robot in ('quad', 'arm') for r in bench_loop(robot, status)]
         return report_object('bench loop', [0], rows)
     if what == 'life':
-        report = life_command(['quad', 'arm'], SEEDS, KEPT / 'life', status)
-        return {k: v for k, v in report.items() if k != 'lives'}
+        report = life_command(ROBOTS, range(10), KEPT / 'life', status, jobs=2)
+        return {k: v for k, v in report.items() if k not in ('lives', 'summaries')}
     if what == 'stream':
         from .bench_stream import stream_command
 
@@ -52,7 +52,7 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
 
 
 COMMANDS = {
-    'life': 'lifelong-bayes life --robots quad,arm --seeds 3',
+    'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
@@ -69,7 +69,9 @@ def run_all(status: Status) -> dict[str, Any]:
             write_atomically(kept, json.dumps(run_bench(what, status)).encode())
         reports[what] = json.loads(kept.read_text())
     write_atomically(PAGE, benchmarks_page(reports).encode())
-    return report_object('bench all', SEEDS, [r for v in reports.values() for r in v['rows']])
+    return report_object(
+        'bench all', list(range(10)), [r for v in reports.values() for r in v['rows']]
+    )
 
 
 def benchmarks_page(reports: dict[str, dict[str, Any]]) -> str:
