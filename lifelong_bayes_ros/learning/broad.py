@@ -15,10 +15,12 @@ from ..robot.spec import Channel, RobotSpec
 from .learner import LearnerConfig
 from .pretrain import PretrainConfig, covariance_of
 
-SECONDS = 0.3  # in which a command or a speed takes a channel through its typical size
+MARGIN = 4.0  # times as far and as fast as its goal a robot may move
+FORCE = 10.0  # times as hard as that motion needs its actuators may push
+PERIOD = 1.0  # seconds of a motion that no goal describes
 SAMPLES = 2000  # random states and commands that features are scaled on
-VARIANCE = 1.0  # of a prediction, in units of y
-NOISE = 0.1  # standard deviation, in units of y
+VARIANCE = 10.0  # of a prediction, in units of y
+NOISE = 1.0  # standard deviation, in units of y
 # The family is everything: life starts in the middle of it, and a walk through it would forget
 # in seconds what it takes minutes to learn.
 SCRATCH = LearnerConfig(confidence_home=1.0, random_walk=1e-6)
@@ -34,9 +36,8 @@ def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int
     """
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
-    size = np.array([typical_size(spec, c) for c in spec.state])
+    size, scale = _sizes(spec)
     centre = np.array([_centre(spec, c) for c in spec.state])
-    scale = size * spec.period / SECONDS
     encoder = Encoder.of(spec)
     x = centre + size * rng.uniform(-1, 1, (SAMPLES, len(size)))
     u = rng.uniform(spec.action_low, spec.action_high, (SAMPLES, len(spec.action)))
@@ -81,24 +82,29 @@ def broad_covariance(
     return covariance_of(np.eye(ds * nf) * VARIANCE / nf, spec, shape, config)
 
 
-def typical_size(spec: RobotSpec, channel: Channel) -> float:
-    """About how far a channel goes from its centre, in its own unit.
+def _sizes(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:
+    """How far channels go from their centre [ds], and how far within one control step [ds].
 
-    It is half the range of its limits, 1 rad for an angle, or the amplitude of its goal; that of
-    a derivative is once through what it is the derivative of in `SECONDS`. Otherwise 1.
+    A channel moves like its goal's wave, but `MARGIN` times as far; without one, by half the range
+    of its limits, or 1 of its unit, within `PERIOD`. Speeds are those of such motions; actuators
+    change what no other channel is the derivative of by up to `FORCE` times as much as they need.
     """
-    if channel.low is not None and channel.high is not None:
-        return (channel.high - channel.low) / 2
-    if channel.encode == 'angle':
-        return 1.0
-    wave = spec.goal.track.get(channel.name)
-    if wave is not None and wave.amplitude:
-        return abs(wave.amplitude)
-    if channel.derivative_of not in (None, channel.name):
-        of = spec.state[spec.state_names.index(channel.derivative_of)]
-        if of.derivative_of is None:
-            return typical_size(spec, of)
-    return 1.0
+    rated = {c.derivative_of for c in spec.state}
+    size, step = [], []
+    for channel in spec.state:
+        moved, order = channel, 0
+        while moved.derivative_of is not None and order < len(spec.state):
+            moved, order = spec.state[spec.state_names.index(moved.derivative_of)], order + 1
+        wave = spec.goal.track.get(moved.name)
+        if wave is not None and wave.amplitude:
+            far, period = abs(wave.amplitude), wave.period
+        else:
+            bounded = moved.low is not None and moved.high is not None
+            far, period = (moved.high - moved.low) / 2 if bounded else 1.0, PERIOD
+        omega = 2 * np.pi / period
+        size.append(MARGIN * far * omega**order)
+        step.append((1 if channel.name in rated else FORCE) * size[-1] * omega * spec.period)
+    return np.array(size), np.array(step)
 
 
 def _centre(spec: RobotSpec, channel: Channel) -> float:

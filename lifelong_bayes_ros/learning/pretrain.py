@@ -1,6 +1,6 @@
 """Pre-training: the trunk and the task-family prior, by domain randomisation in simulation.
 
-The trunk is trained with one linear head per random regime, so that its features are those in
+`recorded` does the same from recordings of a real robot, `broad` from nothing. The trunk is trained with one linear head per random regime, so that its features are those in
 which regimes differ linearly; the covariance of the regimes' heads is the prior over heads.
 """
 
@@ -62,6 +62,8 @@ class PretrainConfig:
     actuator_sd: float = 0.2
     bias_sd: float = 0.1
     delay_sd: float = 0.3
+    segment: int = 200  # transitions of a recording that count as one regime, at least
+    segments: int = 3  # fewer tell nothing about the family
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def pretrain(
         plant.set_shifts(plant.family(rng))
         regimes.append(collect(plant, rng, config.per_regime))
     regimes[0] = Data(*(a[: config.per_regime] for a in (nominal.x, nominal.u, nominal.x_next)))
-    trunk, scale, precision = train_trunk(regimes, spec, config, seed, progress)
+    trunk, scale, precision = train_trunk(regimes, regimes[0], spec, config, seed, progress)
 
     progress(0.85, 'fitting the task family')
     plant.set_shifts([])
@@ -140,7 +142,7 @@ def specialist(
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
     data = collect(plant, rng, config.nominal)
-    trunk, scale, precision = train_trunk([data], spec, config, seed, progress)
+    trunk, scale, precision = train_trunk([data], data, spec, config, seed, progress)
     w0, noise = fit_nominal(trunk, spec, scale, data)
     family = np.zeros((w0.size, w0.size))
     covariance, floor = covariance_of(family, spec, w0.shape, config)
@@ -197,12 +199,25 @@ def covariance_of(
 
 def train_trunk(
     regimes: Sequence[Data],
+    home: Data,
     spec: RobotSpec,
     config: PretrainConfig,
     seed: int,
     progress: Progress,
 ) -> tuple[Trunk, np.ndarray, dict[str, np.ndarray]]:
-    """Train the shared layers with one linear head per regime, by the Bayesian learning rule."""
+    """Train the shared layers with one linear head per regime, by the Bayesian learning rule.
+
+    Args:
+        regimes: transitions of each, equally many.
+        home: transitions that the features are whitened on.
+        spec: the robot.
+        config: settings.
+        seed: of weights and batches.
+        progress: called with shares from 0.1 to 0.85.
+
+    Returns:
+        The trunk, the scale of the outputs [ds], and the posterior precision of the weights.
+    """
     encoder = Encoder.of(spec)
     raw = [encoder(d.x, d.u) for d in regimes]
     mean, std = np.concatenate(raw).mean(axis=0), np.concatenate(raw).std(axis=0)
@@ -266,7 +281,7 @@ def train_trunk(
     }
     size = h + di + 1
     trunk = Trunk(encoder, mean, std, **arrays, whiten=np.eye(size))
-    phi = trunk.raw(regimes[0].x, regimes[0].u)
+    phi = trunk.raw(home.x, home.u)
     lower = np.linalg.cholesky(phi.T @ phi / len(phi) + 1e-3 * np.eye(size))
     # The layout a file gives back: products in another one differ in their last bits.
     whiten = np.ascontiguousarray(np.linalg.inv(lower).T)
