@@ -318,8 +318,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         '--bag',
-        help='MCAP bag folders, comma-separated, that hold the topic `transition` as `up` and '
-        '`demo` record it, under all conditions that the robot will meet',
+        help='MCAP bag folders, comma-separated, that hold the topic `transition` of '
+        'transition_streamer, recorded under all conditions that the robot will meet',
     )
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', help='also write the prior to this file (.safetensors)')

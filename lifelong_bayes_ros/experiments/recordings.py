@@ -93,8 +93,8 @@ def _transitions(bag: Bag, spec: RobotSpec) -> Iterator[Transition]:
     if not bag.has(TOPIC):
         raise UserError(
             f'{bag.path}: has no topic `{TOPIC}`, only '
-            f'{", ".join(sorted(bag.topics())) or "nothing"}; record the robot with '
-            '`lifelong-bayes up`, or play the bag to a transition_streamer and record that'
+            f'{", ".join(sorted(bag.topics())) or "nothing"}; record what '
+            'transition_streamer makes of the sensors, live or from a bag that is played to it'
         )
     for _, message in bag.messages(TOPIC):
         try:

@@ -1,8 +1,8 @@
 """The prior of a robot of which nothing is known but its file: it learns from scratch.
 
-Features are random (Rahimi and Recht, 2007): an exact Gaussian over their weights is a smooth prior
-over functions. Nothing is predicted to change, but for what the file says is the derivative of
-something, which integrates.
+Features are random (Rahimi and Recht, 2007): an exact Gaussian over their weights is a smooth
+prior over functions. Nothing is predicted to change, but for what the file says is the derivative
+of something, which integrates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MARGIN = 4.0  # times as far and as fast as its goal a robot may move
 FORCE = 10.0  # times as hard as that motion needs its actuators may push
 PERIOD = 1.0  # seconds of a motion that no goal describes
 SAMPLES = 2000  # random states and commands that features are scaled on
-VARIANCE = 10.0  # of a prediction, in units of y
+VARIANCE = 10.0  # of a prediction, in units of y: they are guesses
 NOISE = 1.0  # standard deviation, in units of y
 # The family is everything: life starts in the middle of it, and a walk through it would forget
 # in seconds what it takes minutes to learn.
@@ -68,18 +68,21 @@ def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int
             unit = spec.period / scale[of]
             nominal[of, column] += unit * std[at] / whiten[column, column]
             nominal[of, -1] += unit * mean[at] / whiten[-1, -1]
-    covariance, floor = broad_covariance(spec, nominal.shape, config)
+    covariance, floor = broad_covariance(spec, nominal.shape, config, VARIANCE)
     noise = np.full(len(size), NOISE**2)
     precision = {n: np.full(a.shape, 1.0) for n, a in arrays.items()}
     return Prior(Dynamics(spec, trunk, nominal, scale), covariance, floor, noise, precision)
 
 
 def broad_covariance(
-    spec: RobotSpec, shape: tuple[int, int], config: PretrainConfig
+    spec: RobotSpec, shape: tuple[int, int], config: PretrainConfig, variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P₀ [n, n] and its floor [n] where no family is known, for a head of `shape` [ds, nf]."""
+    """P₀ [n, n] and its floor [n] where no family is known, for a head of `shape` [ds, nf].
+
+    `variance` is that of a prediction, in units of y.
+    """
     ds, nf = shape
-    return covariance_of(np.eye(ds * nf) * VARIANCE / nf, spec, shape, config)
+    return covariance_of(np.eye(ds * nf) * variance / nf, spec, shape, config)
 
 
 def _sizes(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """Pre-training: the trunk and the task-family prior, by domain randomisation in simulation.
 
-`recorded` does the same from recordings of a real robot, `broad` from nothing. The trunk is trained with one linear head per random regime, so that its features are those in
+The trunk is trained with one linear head per random regime, so that its features are those in
 which regimes differ linearly; the covariance of the regimes' heads is the prior over heads.
+`recorded` does the same from recordings of a real robot, `broad` without any data.
 """
 
 from __future__ import annotations
