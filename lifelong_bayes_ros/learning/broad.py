@@ -37,10 +37,8 @@ def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
     size, scale = _sizes(spec)
-    centre = np.array([_centre(spec, c) for c in spec.state])
     encoder = Encoder.of(spec)
-    x = centre + size * rng.uniform(-1, 1, (SAMPLES, len(size)))
-    u = rng.uniform(spec.action_low, spec.action_high, (SAMPLES, len(spec.action)))
+    x, u = operating_range(spec, rng, SAMPLES)
     inputs = encoder(x, u)
     di, h = inputs.shape[1], config.width
 
@@ -83,6 +81,16 @@ def broad_covariance(
     """
     ds, nf = shape
     return covariance_of(np.eye(ds * nf) * variance / nf, spec, shape, config)
+
+
+def operating_range(
+    spec: RobotSpec, rng: np.random.Generator, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """States [n, ds] and commands [n, da] all over where the robot file lets the robot go."""
+    size = _sizes(spec)[0]
+    centre = np.array([_centre(spec, c) for c in spec.state])
+    x = centre + size * rng.uniform(-1, 1, (n, len(size)))
+    return x, rng.uniform(spec.action_low, spec.action_high, (n, len(spec.action)))
 
 
 def _sizes(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:

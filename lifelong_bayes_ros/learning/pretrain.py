@@ -112,7 +112,8 @@ def pretrain(
         plant.set_shifts(plant.family(rng))
         regimes.append(collect(plant, rng, config.per_regime))
     regimes[0] = Data(*(a[: config.per_regime] for a in (nominal.x, nominal.u, nominal.x_next)))
-    trunk, scale, precision = train_trunk(regimes, regimes[0], spec, config, seed, progress)
+    home = regimes[0].x, regimes[0].u
+    trunk, scale, precision = train_trunk(regimes, home, spec, config, seed, progress)
 
     progress(0.85, 'fitting the task family')
     plant.set_shifts([])
@@ -143,7 +144,8 @@ def specialist(
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
     data = collect(plant, rng, config.nominal)
-    trunk, scale, precision = train_trunk([data], data, spec, config, seed, progress)
+    home = data.x, data.u
+    trunk, scale, precision = train_trunk([data], home, spec, config, seed, progress)
     w0, noise = fit_nominal(trunk, spec, scale, data)
     family = np.zeros((w0.size, w0.size))
     covariance, floor = covariance_of(family, spec, w0.shape, config)
@@ -200,7 +202,7 @@ def covariance_of(
 
 def train_trunk(
     regimes: Sequence[Data],
-    home: Data,
+    home: tuple[np.ndarray, np.ndarray],
     spec: RobotSpec,
     config: PretrainConfig,
     seed: int,
@@ -210,7 +212,7 @@ def train_trunk(
 
     Args:
         regimes: transitions of each, equally many.
-        home: transitions that the features are whitened on.
+        home: states and commands that the features are whitened on.
         spec: the robot.
         config: settings.
         seed: of weights and batches.
@@ -282,7 +284,7 @@ def train_trunk(
     }
     size = h + di + 1
     trunk = Trunk(encoder, mean, std, **arrays, whiten=np.eye(size))
-    phi = trunk.raw(home.x, home.u)
+    phi = trunk.raw(*home)
     lower = np.linalg.cholesky(phi.T @ phi / len(phi) + 1e-3 * np.eye(size))
     # The layout a file gives back: products in another one differ in their last bits.
     whiten = np.ascontiguousarray(np.linalg.inv(lower).T)

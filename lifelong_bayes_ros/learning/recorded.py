@@ -7,14 +7,18 @@ went through while it was recorded is the task family.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..dynamics.model import Dynamics, Prior
 from ..errors import UserError
 from ..robot.spec import RobotSpec
-from .broad import broad_covariance
+from .broad import operating_range
 from .pretrain import Data, PretrainConfig, Progress, covariance_of, ridge, train_trunk
+
+VARIANCE = 1.0  # of a prediction, in units of y, that no segment needs to have shown
+LEAST_STEPS = 1 / 8  # share of the training steps that the smallest recording gets
 
 
 def pretrain_recorded(
@@ -46,14 +50,21 @@ def pretrain_recorded(
     _check_variety(everything, spec)
     longest = max(len(s.x) for s in segments)
     equal = [_rows(s, np.resize(rng.permutation(len(s.x)), longest)) for s in segments]
-    trunk, scale, precision = train_trunk(equal, everything, spec, config, seed, progress)
+    # A robot at its task sees little of where it may go. Features whitened there alone would
+    # explode elsewhere, and passes without end over little data would bend them.
+    wide = operating_range(spec, rng, len(everything.x))
+    home = tuple(np.concatenate(p) for p in zip((everything.x, everything.u), wide, strict=True))
+    share = len(everything.x) / (config.regimes * config.per_regime)
+    steps = round(config.steps * float(np.clip(share, LEAST_STEPS, 1)))
+    config = replace(config, steps=steps)
+    trunk, scale, precision = train_trunk(equal, home, spec, config, seed, progress)
 
     progress(0.85, 'fitting the task family')
 
     def regression(data: Data) -> tuple[np.ndarray, np.ndarray]:
         return trunk.features(data.x, data.u), spec.wrap(data.x_next - data.x) / scale
 
-    w0 = ridge(*regression(everything), 1e-2)
+    w0 = ridge(*regression(everything), 1.0)
     deviations, errors = [], []
     for segment in segments:
         phi, y = regression(segment)
@@ -64,11 +75,10 @@ def pretrain_recorded(
         own = ridge(phi[~held], left[~held], 1.0)
         errors.append(np.mean(np.square(left[held] - phi[held] @ own.T), axis=0))
     noise = np.median(errors, axis=0)  # the robot changed within some segments
-    if len(segments) < config.segments:
-        covariance, floor = broad_covariance(spec, w0.shape, config, 1.0)
-    else:
-        heads = np.array(deviations)
-        covariance, floor = covariance_of(heads.T @ heads / len(heads), spec, w0.shape, config)
+    heads = np.array(deviations)
+    family = heads.T @ heads / len(heads) if len(heads) >= config.segments else np.zeros(w0.size)
+    family = family + _unseen(regression(everything)[0] / len(segments) ** 0.5, noise)
+    covariance, floor = covariance_of(family, spec, w0.shape, config)
     progress(1.0, 'done')
     return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
 
@@ -91,6 +101,20 @@ def segmented(stretches: Sequence[Data], least: int) -> list[Data]:
     if waiting and segments:
         segments[-1] = _join([segments[-1], *waiting])
     return segments
+
+
+def _unseen(phi: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Covariance [ds·nf, ds·nf] of the broad prior after features φ [n, nf]: what they left open.
+
+    `noise` is the variance of each output [ds].
+    """
+    nf, ds = phi.shape[1], len(noise)
+    values, vectors = np.linalg.eigh(phi.T @ phi)
+    covariance = np.zeros((ds, nf, ds, nf))
+    for j, variance in enumerate(noise):
+        left = 1 / (values / variance + nf / VARIANCE)
+        covariance[j, :, j] = (vectors * left) @ vectors.T
+    return covariance.reshape(ds * nf, ds * nf)
 
 
 def _check_variety(data: Data, spec: RobotSpec) -> None:
