@@ -126,7 +126,7 @@ def pretrain(args: argparse.Namespace) -> int:
     from .learning.store import write_atomically
     from .robot.spec import load_robot
 
-    meta: dict[str, Any] = {}
+    meta = {'config': vars(SCRATCH)}
     if args.bag:
         prior, remark = pretrain_from_bags([Path(b) for b in args.bag.split(',')], args)
     else:
@@ -136,8 +136,8 @@ def pretrain(args: argparse.Namespace) -> int:
                 args.seed,
                 progress=lambda share, what: status(what, share),
             )
-        if remark:
-            meta = {'config': vars(SCRATCH)}
+        if not remark:
+            meta = {}
     dynamics = prior.dynamics
     print(f'prior {fingerprint(prior)} of robot {dynamics.spec.name}: {dynamics.size} parameters')
     if remark:
@@ -169,8 +169,8 @@ def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any,
     if len(segments) >= config.segments:
         return prior, ''
     return prior, (
-        f'{len(segments)} segments cannot show how the robot changes: the prior takes any change '
-        f'to be possible and will be slow to learn it; record {config.segments} or more segments '
+        f'{len(segments)} segments cannot show how the robot changes: the prior has the broad '
+        f'covariance of one that learns from scratch; record {config.segments} or more segments '
         f'of {config.segment} transitions under different conditions'
     )
 

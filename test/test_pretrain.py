@@ -18,6 +18,7 @@ from lifelong_bayes_ros.experiments.recordings import read_segments
 from lifelong_bayes_ros.experiments.schedule import Life
 from lifelong_bayes_ros.experiments.streams import HeldOut
 from lifelong_bayes_ros.learning import pretrain as pretraining
+from lifelong_bayes_ros.learning import recorded
 from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.codec import decode_prior
 from lifelong_bayes_ros.learning.learner import Learner
@@ -181,15 +182,16 @@ def test_a_recording_predicts_what_it_was_not_trained_on_like_a_simulator(bag_pr
     for regime in ('R0', 'R3'):
         test = HeldOut.of(QUAD, tiny_prior, REGIMES[regime], 102, 0)
         tape = drive({'R': REGIMES[regime]}, 50, seed=103)
-        mine, theirs = (adapted(p, None, tape, test) for p in (bag_prior, tiny_prior))
+        mine = adapted(bag_prior, SCRATCH, tape, test)
+        theirs = adapted(tiny_prior, None, tape, test)
         assert mine < 1.4 * theirs
 
 
 def test_the_family_of_a_recording_spans_a_regime_that_it_did_not_go_through(bag_prior):
     test = HeldOut.of(QUAD, bag_prior, plants.LOSS, 104, 0)
     tape = drive({'lost': plants.LOSS}, 30, seed=105)
-    unlearned = adapted(bag_prior, None, [], test)
-    learned = adapted(bag_prior, None, tape, test)
+    unlearned = adapted(bag_prior, SCRATCH, [], test)
+    learned = adapted(bag_prior, SCRATCH, tape, test)
     scratch = adapted(broad_prior(QUAD, plants.SMALL), SCRATCH, tape, test)
     assert learned < 0.75 * unlearned
     assert learned < 0.6 * scratch
@@ -199,6 +201,22 @@ def test_the_noise_of_a_recording_is_that_of_its_sensors(bag_prior, tiny_prior):
     mine, theirs = (np.sqrt(p.noise) * p.dynamics.scale for p in (bag_prior, tiny_prior))
     np.testing.assert_array_less(mine, 2 * theirs)
     np.testing.assert_array_less(theirs, 2 * mine)
+
+
+def test_what_a_recording_did_not_show_stays_open(segments, bag_prior):
+    """A robot that never pitched in the recording may do anything when it does."""
+    level = [recorded._rows(s, np.flatnonzero(np.abs(s.x[:, 2]) < 0.1)) for s in segments]
+    timid = pretrain_recorded(level, QUAD, plants.SMALL)
+
+    def doubt(prior, pitch: float) -> float:
+        x = np.array([0, 1.5, pitch, 0, 0, 0])
+        dynamics = prior.dynamics
+        design = dynamics.design(x, QUAD.neutral, dynamics.history())
+        n = dynamics.nominal.size
+        variance = design[:, :n] @ prior.covariance[:n, :n] @ design[:, :n].T
+        return float(np.trace(variance))
+
+    assert doubt(timid, 1.0) / doubt(timid, 0.0) > 3 * doubt(bag_prior, 1.0) / doubt(bag_prior, 0)
 
 
 def test_one_recording_gives_one_prior(segments, monkeypatch):
@@ -217,7 +235,8 @@ def test_too_few_segments_give_the_broad_family_and_say_so(tape, tmp_path, monke
     command = ['pretrain', '--robot', 'quad', '--bag', str(tmp_path / 'bag'), '--out', str(out)]
     assert cli.main(command) == 0
     assert '2 segments cannot show' in capsys.readouterr().err
-    prior = decode_prior(out.read_bytes(), str(out))[0]
+    prior, meta = decode_prior(out.read_bytes(), str(out))
+    assert meta['config'] == vars(SCRATCH)  # the learner's settings travel with the file
     heads = np.diag(prior.covariance)[: prior.dynamics.nominal.size]
     assert np.ptp(heads) < 1e-12 < heads.min()
 
@@ -280,7 +299,7 @@ def test_a_robot_without_simulator_or_bag_learns_from_scratch_and_says_so(tmp_pa
     assert 'learns from scratch' in ' '.join(capsys.readouterr().err.split())
     prior, meta = decode_prior(out.read_bytes(), str(out))
     assert prior.dynamics.spec.name == 'heron'
-    assert meta['config'] == vars(SCRATCH)  # the learner's settings travel with the file
+    assert meta['config'] == vars(SCRATCH)
 
 
 def test_a_simulated_robot_does_not_learn_from_scratch(monkeypatch, tiny_prior):

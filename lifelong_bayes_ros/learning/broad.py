@@ -66,21 +66,11 @@ def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int
             unit = spec.period / scale[of]
             nominal[of, column] += unit * std[at] / whiten[column, column]
             nominal[of, -1] += unit * mean[at] / whiten[-1, -1]
-    covariance, floor = broad_covariance(spec, nominal.shape, config, VARIANCE)
+    isotropic = np.eye(nominal.size) * VARIANCE / trunk.size
+    covariance, floor = covariance_of(isotropic, spec, nominal.shape, config)
     noise = np.full(len(size), NOISE**2)
     precision = {n: np.full(a.shape, 1.0) for n, a in arrays.items()}
     return Prior(Dynamics(spec, trunk, nominal, scale), covariance, floor, noise, precision)
-
-
-def broad_covariance(
-    spec: RobotSpec, shape: tuple[int, int], config: PretrainConfig, variance: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """P₀ [n, n] and its floor [n] where no family is known, for a head of `shape` [ds, nf].
-
-    `variance` is that of a prediction, in units of y.
-    """
-    ds, nf = shape
-    return covariance_of(np.eye(ds * nf) * variance / nf, spec, shape, config)
 
 
 def operating_range(

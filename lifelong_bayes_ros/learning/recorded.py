@@ -18,6 +18,7 @@ from .broad import operating_range
 from .pretrain import Data, PretrainConfig, Progress, covariance_of, ridge, train_trunk
 
 VARIANCE = 1.0  # of a prediction, in units of y, that no segment needs to have shown
+WEIGHT = 0.1  # of a transition: neighbours tell much the same, and feedback hides causes
 LEAST_STEPS = 1 / 8  # share of the training steps that the smallest recording gets
 
 
@@ -30,8 +31,9 @@ def pretrain_recorded(
 ) -> Prior:
     """Fit trunk, nominal head, task-family covariance and sensor noise to recorded transitions.
 
-    The nominal head is that of all segments together. Fewer than `config.segments` segments show
-    no family: its covariance is the broad one then.
+    The nominal head is that of all segments together. To the covariance of the segments' heads
+    comes what the recording leaves open of a broad one. Fewer than `config.segments` segments show
+    no family: the broad one is all there is then. For a learner with the settings `broad.SCRATCH`.
 
     Args:
         segments: of `segmented`.
@@ -75,9 +77,13 @@ def pretrain_recorded(
         own = ridge(phi[~held], left[~held], 1.0)
         errors.append(np.mean(np.square(left[held] - phi[held] @ own.T), axis=0))
     noise = np.median(errors, axis=0)  # the robot changed within some segments
-    heads = np.array(deviations)
-    family = heads.T @ heads / len(heads) if len(heads) >= config.segments else np.zeros(w0.size)
-    family = family + _unseen(regression(everything)[0] / len(segments) ** 0.5, noise)
+    if len(segments) < config.segments:
+        family = np.eye(w0.size) * VARIANCE / trunk.size
+    else:
+        heads = np.array(deviations)
+        weight = WEIGHT / len(segments)  # the segments do not agree: they count as one
+        left_open = _unseen(regression(everything)[0] * weight**0.5, noise)
+        family = heads.T @ heads / len(heads) + left_open
     covariance, floor = covariance_of(family, spec, w0.shape, config)
     progress(1.0, 'done')
     return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
