@@ -120,19 +120,59 @@ def print_summaries(report: dict[str, Any]) -> None:
 
 def pretrain(args: argparse.Namespace) -> int:
     """Fit the task prior of a robot."""
-    from .experiments.priors import prior_for
+    from .experiments.priors import prior_or_broad
+    from .learning.broad import SCRATCH
     from .learning.codec import encode_prior, fingerprint
     from .learning.store import write_atomically
     from .robot.spec import load_robot
 
-    spec = load_robot(args.robot)
-    with status_bar() as status:
-        prior = prior_for(spec, args.seed, progress=lambda share, what: status(what, share))
-    print(f'prior {fingerprint(prior)} of robot {spec.name}: {prior.dynamics.size} parameters')
+    meta = {'config': vars(SCRATCH)}
+    if args.bag:
+        prior, remark = pretrain_from_bags([Path(b) for b in args.bag.split(',')], args)
+    else:
+        with status_bar() as status:
+            prior, remark = prior_or_broad(
+                load_robot(args.robot or 'quad'),
+                args.seed,
+                progress=lambda share, what: status(what, share),
+            )
+        if not remark:
+            meta = {}
+    dynamics = prior.dynamics
+    print(f'prior {fingerprint(prior)} of robot {dynamics.spec.name}: {dynamics.size} parameters')
+    if remark:
+        console.print(remark, highlight=False, markup=False)
     if args.out:
-        write_atomically(Path(args.out), encode_prior(prior))
+        write_atomically(Path(args.out), encode_prior(prior, **meta))
         print(args.out)
     return 0
+
+
+def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any, str]:
+    """The prior from recordings, and what to say about it."""
+    from .experiments.priors import recorded_prior
+    from .experiments.recordings import read_segments, recorded_spec
+    from .learning.pretrain import PretrainConfig
+    from .robot.spec import load_robot
+
+    config = PretrainConfig()
+    spec = load_robot(args.robot) if args.robot else recorded_spec(bags[0])
+    with status_bar() as status:
+
+        def progress(share: float, what: str) -> None:
+            status(what, share)
+
+        segments = read_segments(bags, spec, config.segment, progress)
+        prior = recorded_prior(segments, spec, args.seed, config, progress)
+    count = sum(len(s.x) for s in segments)
+    print(f'{count} transitions in {len(segments)} segments')
+    if len(segments) >= config.segments:
+        return prior, ''
+    return prior, (
+        f'{len(segments)} segments cannot show how the robot changes: the prior has the broad '
+        f'covariance of one that learns from scratch; record {config.segments} or more segments '
+        f'of {config.segment} transitions under different conditions'
+    )
 
 
 def replay(args: argparse.Namespace) -> int:
@@ -270,8 +310,21 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--out', help='folder for results and pictures; a run found there is kept')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
-    sub = command('pretrain', pretrain, 'fit the trunk and task prior of a simulated robot')
-    sub.add_argument('--robot', default='quad', help='robot name or robot file')
+    sub = command(
+        'pretrain',
+        pretrain,
+        'fit the trunk and task prior of a robot: in simulation, or from recordings of it; a '
+        'robot with neither gets a broad prior and learns from scratch',
+    )
+    sub.add_argument(
+        '--robot',
+        help='robot name or robot file (default: quad; with --bag: the robot that was recorded)',
+    )
+    sub.add_argument(
+        '--bag',
+        help='MCAP bag folders, comma-separated, that hold the topic `transition` of '
+        'transition_streamer, recorded under all conditions that the robot will meet',
+    )
     sub.add_argument('--seed', type=int, default=0)
     sub.add_argument('--out', help='also write the prior to this file (.safetensors)')
 

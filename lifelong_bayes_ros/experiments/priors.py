@@ -1,4 +1,4 @@
-"""Priors of simulated robots: pre-trained on first use, then cached by content."""
+"""Priors of robots: pre-trained in simulation or from recordings, cached by content; or broad."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning import pretrain as pretraining
-from ..learning.pretrain import PretrainConfig, Progress, pretrain, specialist
+from ..learning.broad import broad_prior
+from ..learning.pretrain import Data, PretrainConfig, Progress, pretrain, specialist
+from ..learning.recorded import pretrain_recorded
 from ..learning.store import cached_path, cached_prior
 from ..robot.spec import RobotSpec
 
@@ -28,6 +30,57 @@ def prior_for(
         UserError: there is no simulator for this robot.
     """
     return _cached(spec, None, seed, config or PretrainConfig(), progress)
+
+
+def prior_or_broad(
+    spec: RobotSpec, seed: int = 0, progress: Progress = lambda share, what: None
+) -> tuple[Prior, str]:
+    """The prior of a simulated robot, or the broad one of any other.
+
+    Returns:
+        The prior and, if it is the broad one, what to tell the user about it; otherwise ''.
+    """
+    try:
+        import lifelong_bayes_ros_sim as sim
+
+        if spec.name in sim.robot_names():
+            return prior_for(spec, seed, progress=progress), ''
+        why = f'there is no simulator for robot {spec.name!r}'
+    except ImportError as error:
+        why = f'there is no simulator here ({error})'
+    return broad_prior(spec, seed=seed), (
+        f'{why} and no prior was given: it learns from scratch; record it and run '
+        '`lifelong-bayes pretrain --bag BAG` for a prior'
+    )
+
+
+def recorded_prior(
+    segments: Sequence[Data],
+    spec: RobotSpec,
+    seed: int = 0,
+    config: PretrainConfig | None = None,
+    progress: Progress = lambda share, what: None,
+) -> Prior:
+    """The prior from recorded segments of a robot.
+
+    Raises:
+        UserError: a channel never changes in them.
+    """
+    config = config or PretrainConfig()
+    content = hashlib.sha256()
+    for segment in segments:
+        for array in (segment.x, segment.u, segment.x_next):
+            content.update(f'{array.shape}'.encode() + array.tobytes())
+    key = {
+        'robot': spec.name,
+        'fingerprint': spec.fingerprint,
+        'recording': content.hexdigest(),
+        'seed': seed,
+        'config': asdict(config),
+        'code': _code_hash(),
+    }
+    prior = cached_prior(key, lambda: pretrain_recorded(segments, spec, config, seed, progress))[0]
+    return replace(prior, dynamics=replace(prior.dynamics, spec=spec))
 
 
 def oracle_for(
@@ -99,11 +152,12 @@ def _cached(
     return replace(prior, dynamics=replace(prior.dynamics, spec=spec))
 
 
-def _code_hash(simulator: Path) -> str:
-    """Hash of the code that decides the result: simulator, pre-training, BLR, trunk."""
+def _code_hash(*simulator: Path) -> str:
+    """Hash of the code that decides the result: pre-training, BLR, trunk, and the simulator."""
     package = Path(pretraining.__file__).parents[1]
-    files = [Path(pretraining.__file__), package / 'dynamics' / 'trunk.py']
-    folders = (package / 'blr', simulator)
+    files = [package / 'dynamics' / 'trunk.py']
+    files += [package / 'learning' / f'{n}.py' for n in ('pretrain', 'recorded', 'broad')]
+    folders = (package / 'blr', *simulator)
     files += [f for d in folders for f in sorted(d.iterdir()) if f.suffix in ('.py', '.c', '.xml')]
     sha = hashlib.sha256()
     for file in files:

@@ -2,6 +2,7 @@
 
 The trunk is trained with one linear head per random regime, so that its features are those in
 which regimes differ linearly; the covariance of the regimes' heads is the prior over heads.
+`recorded` does the same from recordings of a real robot, `broad` without any data.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class PretrainConfig:
     actuator_sd: float = 0.2
     bias_sd: float = 0.1
     delay_sd: float = 0.3
+    segment: int = 200  # transitions of a recording that count as one regime, at least
+    segments: int = 3  # fewer tell nothing about the family
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def pretrain(
         plant.set_shifts(plant.family(rng))
         regimes.append(collect(plant, rng, config.per_regime))
     regimes[0] = Data(*(a[: config.per_regime] for a in (nominal.x, nominal.u, nominal.x_next)))
-    trunk, scale, precision = _train_trunk(regimes, spec, config, seed, progress)
+    home = regimes[0].x, regimes[0].u
+    trunk, scale, precision = train_trunk(regimes, home, spec, config, seed, progress)
 
     progress(0.85, 'fitting the task family')
     plant.set_shifts([])
@@ -120,9 +124,11 @@ def pretrain(
         data = collect(plant, rng, config.per_family, noisy=False)
         phi = trunk.features(data.x, data.u)
         y = spec.wrap(data.x_next - data.x) / scale
-        spread.append((_ridge(phi, y - phi @ w0.T, 1.0)).ravel())
+        spread.append(ridge(phi, y - phi @ w0.T, 1.0).ravel())
     plant.set_shifts([])
-    covariance, floor = _covariance(np.array(spread), spec, w0.shape, config)
+    heads = np.array(spread)
+    family = config.family_scale * heads.T @ heads / len(heads)
+    covariance, floor = covariance_of(family, spec, w0.shape, config)
     progress(1.0, 'done')
     return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
 
@@ -138,9 +144,11 @@ def specialist(
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
     data = collect(plant, rng, config.nominal)
-    trunk, scale, precision = _train_trunk([data], spec, config, seed, progress)
+    home = data.x, data.u
+    trunk, scale, precision = train_trunk([data], home, spec, config, seed, progress)
     w0, noise = fit_nominal(trunk, spec, scale, data)
-    covariance, floor = _covariance(np.zeros((1, w0.size)), spec, w0.shape, config)
+    family = np.zeros((w0.size, w0.size))
+    covariance, floor = covariance_of(family, spec, w0.shape, config)
     return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
 
 
@@ -151,22 +159,29 @@ def fit_nominal(
     phi = trunk.features(data.x, data.u)
     y = spec.wrap(data.x_next - data.x) / scale
     train = len(y) * 9 // 10
-    w0 = _ridge(phi[:train], y[:train], 1e-2)
+    w0 = ridge(phi[:train], y[:train], 1e-2)
     noise = np.mean(np.square(y[train:] - phi[train:] @ w0.T), axis=0)
     return w0, noise
 
 
-def _ridge(phi: np.ndarray, y: np.ndarray, strength: float) -> np.ndarray:
+def ridge(phi: np.ndarray, y: np.ndarray, strength: float) -> np.ndarray:
+    """Head [ds, nf] that predicts outputs y [n, ds] from features φ [n, nf]."""
     gram = phi.T @ phi + strength * np.eye(phi.shape[1])
     return np.ascontiguousarray(np.linalg.solve(gram, phi.T @ y).T)
 
 
-def _covariance(
-    heads: np.ndarray, spec: RobotSpec, shape: tuple[int, int], config: PretrainConfig
+def covariance_of(
+    family: np.ndarray, spec: RobotSpec, shape: tuple[int, int], config: PretrainConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P₀ [n, n] from deviations of family heads [r, ds·nf], and its floor [n]."""
+    """P₀ [n, n] and its floor [n].
+
+    Args:
+        family: covariance of heads over the task family [ds·nf, ds·nf].
+        spec: the robot.
+        shape: of a head [ds, nf].
+        config: floor, and variances of the actuator's errors.
+    """
     ds, nf = shape
-    family = heads.T @ heads / len(heads)
     variance = np.diag(family).reshape(ds, nf).sum(axis=1)
     relative = np.clip(variance / max(variance.mean(), 1e-30), 0.02, 2.0)
     da = len(spec.action)
@@ -180,19 +195,32 @@ def _covariance(
     floor = np.concatenate([np.repeat(config.floor * relative, nf), np.zeros(len(structured))])
     n = len(floor)
     covariance = np.zeros((n, n))
-    covariance[: ds * nf, : ds * nf] = config.family_scale * family
+    covariance[: ds * nf, : ds * nf] = family
     covariance[np.arange(ds * nf, n), np.arange(ds * nf, n)] = structured
     return covariance + np.diag(floor), floor
 
 
-def _train_trunk(
-    regimes: list[Data],
+def train_trunk(
+    regimes: Sequence[Data],
+    home: tuple[np.ndarray, np.ndarray],
     spec: RobotSpec,
     config: PretrainConfig,
     seed: int,
     progress: Progress,
 ) -> tuple[Trunk, np.ndarray, dict[str, np.ndarray]]:
-    """Train the shared layers with one linear head per regime, by the Bayesian learning rule."""
+    """Train the shared layers with one linear head per regime, by the Bayesian learning rule.
+
+    Args:
+        regimes: transitions of each, equally many.
+        home: states and commands that the features are whitened on.
+        spec: the robot.
+        config: settings.
+        seed: of weights and batches.
+        progress: called with shares from 0.1 to 0.85.
+
+    Returns:
+        The trunk, the scale of the outputs [ds], and the posterior precision of the weights.
+    """
     encoder = Encoder.of(spec)
     raw = [encoder(d.x, d.u) for d in regimes]
     mean, std = np.concatenate(raw).mean(axis=0), np.concatenate(raw).std(axis=0)
@@ -256,7 +284,7 @@ def _train_trunk(
     }
     size = h + di + 1
     trunk = Trunk(encoder, mean, std, **arrays, whiten=np.eye(size))
-    phi = trunk.raw(regimes[0].x, regimes[0].u)
+    phi = trunk.raw(*home)
     lower = np.linalg.cholesky(phi.T @ phi / len(phi) + 1e-3 * np.eye(size))
     # The layout a file gives back: products in another one differ in their last bits.
     whiten = np.ascontiguousarray(np.linalg.inv(lower).T)

@@ -13,8 +13,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from ..dynamics.model import Prior
 from ..errors import UserError
+from ..learning.broad import SCRATCH
 from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
-from ..learning.learner import Event, Learner
+from ..learning.learner import Event, Learner, LearnerConfig
 from ..learning.store import STATE, load_state, save_state
 from ..memory.sensitivity import memory_map
 from . import topics
@@ -30,7 +31,11 @@ class LearnerNode(BaseNode):
     NAME = 'learner'
     TASK = 'learning'
     PARAMETERS = (
-        Parameter('prior', '', 'prior file (.safetensors); empty: pre-trained in simulation'),
+        Parameter(
+            'prior',
+            '',
+            'prior file (.safetensors); empty: pre-trained in simulation, or none without one',
+        ),
         Parameter('state_dir', '', 'folder that keeps the posterior; empty: not kept'),
         Parameter('resume', True, 'go on from state_dir where it holds a posterior'),
         Parameter('device', 'cpu', 'cpu, cuda, or auto'),
@@ -102,19 +107,25 @@ class LearnerNode(BaseNode):
             learner = load_state(self.folder, device)
             self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
             return learner
-        return Learner(self._prior(), seed=self.value('seed'), device=device)
+        prior, config = self._prior()
+        return Learner(prior, config, self.value('seed'), device)
 
-    def _prior(self) -> Prior:
+    def _prior(self) -> tuple[Prior, LearnerConfig]:
+        """The prior and the settings that go with it."""
         path = self.value('prior')
         if path:
             if not Path(path).is_file():
                 raise UserError(
                     f'prior {path} does not exist; make it with lifelong-bayes pretrain'
                 )
-            return decode_prior(Path(path).read_bytes(), path)[0]
-        from ..experiments.priors import prior_for
+            prior, meta = decode_prior(Path(path).read_bytes(), path)
+            return prior, LearnerConfig(**meta.get('config', {}))
+        from ..experiments.priors import prior_or_broad
 
-        return prior_for(self.spec, progress=self._on_progress)
+        prior, remark = prior_or_broad(self.spec, progress=self._on_progress)
+        if remark:
+            self.get_logger().warning(remark)
+        return prior, SCRATCH if remark else LearnerConfig()
 
     def _on_progress(self, share: float, what: str) -> None:
         if self.stop.is_set():
