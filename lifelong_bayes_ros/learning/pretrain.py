@@ -127,7 +127,7 @@ def pretrain(
         spread.append(ridge(phi, y - phi @ w0.T, 1.0).ravel())
     plant.set_shifts([])
     heads = np.array(spread)
-    family = config.family_scale * heads.T @ heads / len(heads)
+    family = config.family_scale * (heads.T @ heads / len(heads))
     covariance, floor = covariance_of(family, spec, w0.shape, config)
     progress(1.0, 'done')
     return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
