@@ -34,7 +34,7 @@ class LearnerNode(BaseNode):
         Parameter(
             'prior',
             '',
-            'prior file (.safetensors); empty: pre-trained in simulation, or none without one',
+            'prior file (.safetensors); empty: pre-trained in simulation, else from scratch',
         ),
         Parameter('state_dir', '', 'folder that keeps the posterior; empty: not kept'),
         Parameter('resume', True, 'go on from state_dir where it holds a posterior'),

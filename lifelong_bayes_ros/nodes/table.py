@@ -55,7 +55,9 @@ class Start:
 SETTINGS = (
     Setting('robot', 'shipped robot by name, or path of a robot file'),
     Setting('seed', 'seed of every random number'),
-    Setting('prior', 'prior file (.safetensors); not set: pre-trained in simulation, then cached'),
+    Setting(
+        'prior', 'prior file (.safetensors); not set: pre-trained in simulation, else from scratch'
+    ),
     Setting('state_dir', 'folder that keeps the posterior from run to run'),
     Setting('resume', 'false: do not go on from what state_dir holds'),
     Setting('device', 'where the learner computes: cpu, cuda or auto'),
