@@ -178,7 +178,14 @@ def test_an_end_by_force_loses_only_what_was_running(how, cache, life_file, tmp_
     out = tmp_path / 'out'
     command = [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'life', '--life', str(life_file)]
     command += ['--seeds', '100:120', '--jobs', '2', '--out', str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whatever runs the tests in the background may ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_until(lambda: out.is_dir() and units_in(out))
     workers = children(process.pid)
     process.send_signal(how)
