@@ -281,12 +281,14 @@ def test_any_of_the_family_spreads_a_batch_over_its_members():
 
 
 def test_networks_trained_before_life_are_kept(make, monkeypatch):
-    for name in ('randomised', 'history'):
-        make(name)
+    names = ('randomised', 'history')
+    trained = [make(name).controller.dynamics for name in names]
     monkeypatch.setattr(offline, 'specialist', None)  # not called again
     monkeypatch.setattr(offline, '_train', None)
-    for name in ('randomised', 'history'):
-        make(name)
+    for name, before in zip(names, trained, strict=True):
+        kept = make(name).controller.dynamics
+        np.testing.assert_array_equal(kept.trunk.w1, before.trunk.w1)
+        np.testing.assert_array_equal(kept.nominal, before.nominal)
 
 
 def test_retraining_is_what_trains_an_oracle_on_all_data_so_far(make, monkeypatch, tiny_prior):

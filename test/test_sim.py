@@ -124,7 +124,10 @@ def plant(robot: MujocoRobot) -> dict[str, bytes]:
 @every_robot
 @pytest.mark.filterwarnings('ignore::UserWarning')  # advice about normalised spaces
 def test_gymnasium_finds_no_fault(name):
-    check_env(make(name))
+    env = make(name)
+    check_env(env)  # raises at a fault
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
 
 
 def test_every_kind_of_shift_has_an_example():

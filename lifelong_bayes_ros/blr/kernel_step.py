@@ -12,7 +12,7 @@ from .slot import Slot, examples, rates
 from .torch_step import Evidence
 
 LARGEST = 3e38  # stands for infinity, which fast arithmetic does not know
-PER_CACHE_LINE = 1024  # parameters; where the random stream of a parameter may begin
+STRIDE = 1024  # indices of the random stream; a parameter begins at a multiple
 
 
 class KernelStep:
@@ -53,7 +53,7 @@ class KernelStep:
                 row.prior_precision = state['prior_precision'].data_ptr()
             # Random numbers are indexed over all parameters, whatever the groups.
             row.size, row.offset = slot.p.numel(), self._offset
-            self._offset += -(-slot.p.numel() // PER_CACHE_LINE) * PER_CACHE_LINE
+            self._offset += -(-slot.p.numel() // STRIDE) * STRIDE
         self._slots += slots
         self._means += [s.p for s in slots]
         self._samples += [s.state['sample'] for s in slots]

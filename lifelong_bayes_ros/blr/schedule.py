@@ -28,7 +28,9 @@ class _Group(dict):
 class RhoOf(torch.optim.Optimizer):
     """Stands for an optimizer before a scheduler, with ρ in the place of the learning rate::
 
-    schedule = torch.optim.lr_scheduler.ExponentialLR(RhoOf(optimizer), 0.999)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(RhoOf(optimizer), 0.999)
+
+    Step the scheduler as usual, after the optimizer.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:

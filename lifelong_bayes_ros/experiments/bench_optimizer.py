@@ -202,7 +202,7 @@ def peak_memory(use_kernel: bool) -> float:
 
 
 def optimizer_report(status: Callable[[str, float], None]) -> dict[str, Any]:
-    """Rows of `bench optimizer`: ratios per size, seconds of the first build, memory."""
+    """Rows of `bench optimizer`: ratios and times per size, peak memory."""
     torch.set_num_threads(1)
     devices = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
     rows, done = [], 0

@@ -11,6 +11,7 @@ float32: reading them is all the cost.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Bank:
 
     def sync(self, heads: Sequence[Gaussian]) -> None:
         """Hold these posteriors, copying those that are not held yet."""
-        if len(heads) == len(self._heads) and all(map(_same, heads, self._heads)):
+        if len(heads) == len(self._heads) and all(map(operator.is_, heads, self._heads)):
             return
         ds, nf = self._shape
         k = heads[0].size - ds * nf
@@ -51,7 +52,7 @@ class Bank:
             self._blocks[: len(held)] = held[: len(heads)]
             self._heads = self._heads[: len(heads)]
         for i, head in enumerate(heads):
-            if i < len(self._heads) and _same(head, self._heads[i]):
+            if i < len(self._heads) and head is self._heads[i]:
                 continue
             covariance = head.covariance.cpu().numpy()
             blocks = covariance[: ds * nf, : ds * nf].reshape(ds, nf, ds, nf)
@@ -92,7 +93,3 @@ class Bank:
         log_det = 2 * np.log(lower[:, self._rows, self._rows]).sum(axis=1)
         evidence = EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)
         return Scores(evidence, square / ds, residual)
-
-
-def _same(one: Gaussian, other: Gaussian) -> bool:
-    return one is other
