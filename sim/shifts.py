@@ -34,6 +34,12 @@ class Shift:
         for field in fields(self):
             _check(f'{self.kind}.{field.name}', str(field.type), getattr(self, field.name))
 
+    @property
+    def label(self) -> str:
+        """What it changes, for people: the kind, and the part where it names one."""
+        parts = [getattr(self, name, None) for name in ('actuator', 'joint', 'channel')]
+        return ' '.join([self.kind, *(p for p in parts if p)]).replace('_', ' ')
+
     def apply(self, robot: MujocoRobot) -> None:
         """Change the plant."""
         raise TypeError('a Shift acts only through one of its kinds')

@@ -80,10 +80,11 @@ def test_a_belief_does_not_change_while_the_learner_goes_on(tiny_prior):
 @pytest.mark.parametrize('steps', [0, 24, 40])
 def test_the_spread_of_a_belief_is_that_of_the_posterior_at_every_step(tiny_prior, steps):
     # 16 draws are few, so the spread is averaged over learners that differ only in their draws.
+    prior = replace(tiny_prior, hypotheses=None)
     transitions = (stream(HOME, 30, 1) + stream(LOSS, 10, 2, 30))[:steps]
     probes, ratios = stream(HOME, 10, 3), []
     for seed in range(16):
-        learner = live(tiny_prior, transitions, seed)
+        learner = live(prior, transitions, seed)
         learner.guarded = False
         belief, covariance = learner.belief(), learner.live.posterior.covariance.numpy()
         for t in probes:

@@ -74,6 +74,22 @@ class Dynamics:
 
 
 @dataclass(frozen=True)
+class Hypotheses:
+    """Which things may have changed, and the heads that they lead to."""
+
+    kinds: tuple[str, ...]  # K things that may change
+    changed: np.ndarray  # what each hypothesis says has changed [S, K], bool; row 0: nothing
+    basis: np.ndarray  # B [S, n, r], float32; zero columns where fewer are needed
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each hypothesis says, for people."""
+        rows = self.changed.tolist()
+        told = [' + '.join(k for k, c in zip(self.kinds, row, strict=True) if c) for row in rows]
+        return [name or 'nothing' for name in told]
+
+
+@dataclass(frozen=True)
 class Prior:
     """What pre-training knows: the model, the task-family covariance and the sensor noise."""
 
@@ -82,3 +98,4 @@ class Prior:
     floor: np.ndarray  # diagonal of the floor [n], contained in `covariance`
     noise: np.ndarray  # variance of e per output [ds]
     trunk_precision: dict[str, np.ndarray]  # BLR posterior precision of w1, b1, w2, b2
+    hypotheses: Hypotheses | None = None  # where a simulator told what may change

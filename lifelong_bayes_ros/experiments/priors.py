@@ -156,7 +156,9 @@ def _code_hash(*simulator: Path) -> str:
     """Hash of the code that decides the result: pre-training, BLR, trunk, and the simulator."""
     package = Path(pretraining.__file__).parents[1]
     files = [package / 'dynamics' / 'trunk.py']
-    files += [package / 'learning' / f'{n}.py' for n in ('pretrain', 'recorded', 'broad')]
+    files += [
+        package / 'learning' / f'{n}.py' for n in ('pretrain', 'hypotheses', 'recorded', 'broad')
+    ]
     folders = (package / 'blr', *simulator)
     files += [f for d in folders for f in sorted(d.iterdir()) if f.suffix in ('.py', '.c', '.xml')]
     sha = hashlib.sha256()

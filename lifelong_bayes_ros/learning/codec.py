@@ -12,13 +12,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..dynamics.belief import Belief
-from ..dynamics.model import Dynamics, Prior
+from ..dynamics.model import Dynamics, Hypotheses, Prior
 from ..dynamics.trunk import Encoder, Trunk
 from ..errors import UserError
 from ..robot.spec import parse_robot
 
-VERSION = 1
+VERSION = 2
 TRUNK = ('mean', 'scale', 'w1', 'b1', 'w2', 'b2', 'whiten')
+HYPOTHESES = ('changed', 'basis')
 
 
 def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
@@ -79,6 +80,9 @@ def encode_prior(prior: Prior, **meta: Any) -> bytes:
         'floor': prior.floor,
         'noise': prior.noise,
     }
+    if prior.hypotheses is not None:
+        arrays |= {n: getattr(prior.hypotheses, n) for n in HYPOTHESES}
+        meta['kinds'] = list(prior.hypotheses.kinds)
     return pack('prior', arrays, {'robot': dynamics.spec.dump(), **meta})
 
 
@@ -95,8 +99,12 @@ def decode_prior(data: bytes, where: str) -> tuple[Prior, dict[str, Any]]:
         n.removeprefix('precision.'): a for n, a in arrays.items() if n.startswith('precision.')
     }
     dynamics = Dynamics(spec, trunk, arrays['nominal'], arrays['scale'])
-    prior = Prior(dynamics, arrays['covariance'], arrays['floor'], arrays['noise'], precision)
-    return prior, meta
+    kinds = meta.pop('kinds', None)
+    hypotheses = None
+    if kinds is not None:
+        hypotheses = Hypotheses(tuple(kinds), *(arrays[n] for n in HYPOTHESES))
+    parts = (arrays[n] for n in ('covariance', 'floor', 'noise'))
+    return Prior(dynamics, *parts, precision, hypotheses), meta
 
 
 def fingerprint(prior: Prior) -> str:

@@ -1,6 +1,8 @@
 """The online learner: one transition in, one Belief out.
 
 Each step: predict with the live head, condition it on what came (BLR, ρ = 1), learn the noise.
+Beside it the hypotheses of what has changed are filtered; they are acted on while they predict as
+well, since what they do not name stays as it was.
 On surprise: consult memory first; if no stored regime explains the steps since the change point,
 temper back to the task-family prior and replay them. What was learned up to just before the
 change is committed to the regime it belongs to. A guard acts on the frozen nominal model while
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +24,7 @@ import torch
 from ..blr import Gaussian
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
+from ..dynamics.hypotheses import HypothesisFilter
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
@@ -55,6 +59,9 @@ class LearnerConfig:
     store_nats: float = 0.35  # nats per step over the best stored regime that make it new
     capacity: int = 12  # regimes kept, the nominal one included
     reservoir: int = 64  # transitions kept per regime
+    dense_window: int = 40  # steps over which hypotheses and live head are compared
+    dense_nats: float = 0.15  # nats per step that the head must be ahead of the hypotheses
+    dense_start: float = 5.0  # and nats more, before it is acted on
     guard_window: int = 15
     guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
 
@@ -77,6 +84,7 @@ class _Step:
     target: np.ndarray
     sample: Sample
     live: float  # log evidence of the live head
+    sparse: float  # and of the hypotheses
     stored: dict[str, tuple[float, float]]  # log evidence and NIS of every stored regime
     error: float = 0.0  # normalised squared errors of the live and the nominal head
     nominal_error: float = 0.0
@@ -147,6 +155,13 @@ class Learner:
         self._snapshots: deque[tuple[int, Head]] = deque(maxlen=reach)
         self._owned = False  # nobody else holds the live head: it may be updated in place
         self.draws = self._nominal_draws
+        self.sparse: HypothesisFilter | None = None
+        self.dense = prior.hypotheses is None  # acting on the live head, not on the hypotheses
+        if prior.hypotheses is not None:
+            self.sparse = HypothesisFilter(prior.hypotheses, self.dynamics, self.nominal.noise)
+            rank = prior.hypotheses.basis.shape[2]
+            half = self.rng.standard_normal((rank, DRAWS // 2))
+            self._sparse_noise = np.stack([half, -half], axis=2).reshape(rank, DRAWS)
         self._bank = Bank(*self.dynamics.nominal.shape)
 
     # ------------------------------------------------------------------ the way of the data
@@ -179,13 +194,18 @@ class Learner:
         head = self.nominal if self.guarded else self.live
         draws = self._nominal_draws if self.guarded else self.draws
         name = NOMINAL if self.guarded else self.regime
+        theta, noise = head.posterior.mean.cpu().numpy(), head.noise
+        factor = draws.cpu().numpy()
+        if self.sparse is not None and not (self.guarded or self.dense):
+            theta, factor = self.sparse.posterior(self._sparse_noise)
+            noise = self.sparse.noise
         return Belief(
             stamp_ns=self.stamp_ns,
             version=self.learned,
-            theta=head.posterior.mean.cpu().numpy().astype(np.float32),
-            factor=(draws / np.sqrt(DRAWS)).cpu().numpy().astype(np.float32),
-            noise=head.noise.variance.astype(np.float32),
-            noise_dof=float(head.noise.dof),
+            theta=theta.astype(np.float32),
+            factor=(factor / np.sqrt(DRAWS)).astype(np.float32),
+            noise=noise.variance.astype(np.float32),
+            noise_dof=float(noise.dof),
             regimes=dict(self.filter.probabilities),
             regime=name,
             mode='nominal' if self.guarded else 'learned',
@@ -242,6 +262,8 @@ class Learner:
             for part in (head.posterior.mean, head.posterior.covariance):
                 sha.update(part.cpu().numpy().tobytes())
             sha.update(head.noise.beta.tobytes())
+        for part in self.sparse.state().values() if self.sparse is not None else ():
+            sha.update(part.tobytes())
         return sha.hexdigest()
 
     # ------------------------------------------------------------------ one transition
@@ -279,6 +301,7 @@ class Learner:
             target,
             sample,
             live.evidence,
+            0.0,
             {r.name: (evidence[i], nis[i]) for i, r in enumerate(regimes, start=1)},
             float(np.sum(live.residual**2 / self.prior.noise)),
             float(np.sum(scores.residual[1] ** 2 / self.prior.noise)),
@@ -287,6 +310,7 @@ class Learner:
         self._filter(step, evidence[0])
         self._note(live)
         self._condition(design, live)
+        self._test_hypotheses(step)
         self._remember(sample)
 
         alarm = self.surprise.update(live.nis)
@@ -295,6 +319,7 @@ class Learner:
         elif not self._recall_later():
             self._soften()
             self._settle()
+        self._choose()
         self._guard()
 
     def _condition(self, design: torch.Tensor, prediction: Prediction) -> None:
@@ -306,6 +331,39 @@ class Learner:
         self.draws = self.draws - gain @ (design @ self.draws + jitter)
         self.live = self.live.update(design, prediction, self._owned)
         self._owned = True
+
+    def _test_hypotheses(self, step: _Step) -> None:
+        """Let the hypotheses learn; act on the live head only where they explain less."""
+        if self.sparse is None:
+            return
+        seen = self.sparse.update(step.design.cpu().numpy(), step.target)
+        step.sparse = seen.evidence
+        if not self.dense:
+            step.error = float(np.sum(seen.residual**2 / self.prior.noise))
+
+    def _choose(self) -> None:
+        """Act on the live head where the hypotheses explain less: something else has changed."""
+        if self.sparse is None:
+            return
+        window = list(self._recent)[-min(self.config.dense_window, max(self._since_event, 1)) :]
+        lead = sum(s.live - s.sparse for s in window)
+        allowed = self.config.dense_nats * len(window)
+        self.dense = lead > (0.5 * allowed if self.dense else allowed + self.config.dense_start)
+
+    def _restart_hypotheses(self, steps: Sequence[_Step], memory: Sequence[Sample] = ()) -> None:
+        """Anything may have changed: learn from the memory of a regime, then from `steps`."""
+        if self.sparse is None:
+            return
+        self.sparse.restart(self.sparse.noise.hold())
+        rows = [tuple(a.astype(float) for a in (s.x, s.u, s.past, s.x_next)) for s in memory]
+        self.sparse.remember(
+            [self.dynamics.design(x, u, past) for x, u, past, _ in rows],
+            [self.dynamics.target(x, x_next) for x, _, _, x_next in rows],
+        )
+        self.dense = False
+        for step in steps:
+            self._test_hypotheses(step)
+        self.sparse.noise = self.sparse.noise.hold()
 
     def _filter(self, step: _Step, fresh: float) -> None:
         """Move the regime probabilities; `fresh` is the evidence of the task-family prior."""
@@ -400,12 +458,17 @@ class Learner:
     def _reborn(self, steps: int) -> None:
         """Replay the steps since the change point on the new live head."""
         self._redraw()
-        for step in list(self._recent)[-steps:]:
+        since = list(self._recent)[-steps:]
+        for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
             step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
             self._condition(step.design, prediction)
             self._remember(step.sample)
+        first = since[0].sample.stamp_ns
+        regimes = [] if self.identity is None else [self.library.regimes[self.identity]]
+        memory = [s for r in regimes for s in r.reservoir.samples if s.stamp_ns < first]
+        self._restart_hypotheses(since, memory)
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.surprise.reset()
         self._snapshots.clear()
@@ -440,6 +503,7 @@ class Learner:
         self._widen(0.15)
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
+        self._restart_hypotheses(list(self._recent)[-WINDOW:])
         self._event('soft_shift', ratio=round(float(np.max(noise.variance / reference)), 2))
 
     def _settle(self) -> None:

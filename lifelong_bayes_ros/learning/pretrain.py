@@ -33,6 +33,9 @@ class Plant(Protocol):
     def family(self, rng: np.random.Generator) -> list[Any]:
         """A random member of the task family."""
 
+    def candidates(self, rng: np.random.Generator) -> list[Any]:
+        """One random disturbance of everything that may change, each with a `label`."""
+
     def sample_states(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Operating states [n, ds]."""
 
@@ -63,6 +66,10 @@ class PretrainConfig:
     actuator_sd: float = 0.2
     bias_sd: float = 0.1
     delay_sd: float = 0.3
+    hypotheses: int = 64  # sets of things that may change together, about
+    per_set: int = 16  # plants of each
+    per_hypothesis: int = 400  # transitions of each plant
+    rank: int = 8  # columns of a hypothesis
     segment: int = 200  # transitions of a recording that count as one regime, at least
     segments: int = 3  # fewer tell nothing about the family
 
@@ -129,8 +136,20 @@ def pretrain(
     heads = np.array(spread)
     family = config.family_scale * (heads.T @ heads / len(heads))
     covariance, floor = covariance_of(family, spec, w0.shape, config)
+    dynamics = Dynamics(spec, trunk, w0, scale)
+    # Here, since that module is made of the parts of this one.
+    from .hypotheses import fit_hypotheses
+
+    hypotheses = fit_hypotheses(
+        plant,
+        dynamics,
+        noise,
+        config,
+        np.random.default_rng([seed, 1]),
+        lambda share, what: progress(0.9 + 0.1 * share, what),
+    )
     progress(1.0, 'done')
-    return Prior(Dynamics(spec, trunk, w0, scale), covariance, floor, noise, precision)
+    return Prior(dynamics, covariance, floor, noise, precision, hypotheses)
 
 
 def specialist(
@@ -166,8 +185,12 @@ def fit_nominal(
 
 def ridge(phi: np.ndarray, y: np.ndarray, strength: float) -> np.ndarray:
     """Head [ds, nf] that predicts outputs y [n, ds] from features φ [n, nf]."""
-    gram = phi.T @ phi + strength * np.eye(phi.shape[1])
-    return np.ascontiguousarray(np.linalg.solve(gram, phi.T @ y).T)
+    return np.ascontiguousarray(np.linalg.solve(gram(phi, strength), phi.T @ y).T)
+
+
+def gram(phi: np.ndarray, strength: float) -> np.ndarray:
+    """Normal matrix [nf, nf] of a ridge regression on features φ [n, nf]."""
+    return phi.T @ phi + strength * np.eye(phi.shape[1])
 
 
 def covariance_of(

@@ -86,6 +86,8 @@ def save_state(learner: Learner, folder: Path) -> None:
     reservoirs['waiting'] = learner.waiting
     for name, reservoir in reservoirs.items():
         arrays |= _reservoir_arrays(f'reservoir.{name}', reservoir)
+    if learner.sparse is not None:
+        arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
     meta = {
         'prior': fingerprint(learner.prior),
         'config': asdict(learner.config),
@@ -102,6 +104,7 @@ def save_state(learner: Learner, folder: Path) -> None:
         'surprise': [learner.surprise.fast, learner.surprise.slow],
         'age': learner.age,
         'guarded': learner.guarded,
+        'dense': learner.dense,
         'rng': learner.rng.bit_generator.state,
         'digest': learner.digest(),
     }
@@ -149,7 +152,11 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     learner.filter.probabilities = meta['probabilities']
     learner.surprise.fast, learner.surprise.slow = meta['surprise']
     learner.age = meta['age']
-    learner.guarded = meta['guarded']
+    learner.guarded, learner.dense = meta['guarded'], meta['dense']
+    if learner.sparse is not None:
+        learner.sparse.restore(
+            {n.removeprefix('sparse.'): a for n, a in arrays.items() if n.startswith('sparse.')}
+        )
     learner.rng.bit_generator.state = meta['rng']
     if learner.digest() != meta['digest']:
         raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')

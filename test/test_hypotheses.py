@@ -1,0 +1,199 @@
+"""Hypotheses of what has changed: exact posteriors, right names, nothing moved without cause."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lifelong_bayes_ros_sim as sim
+from lifelong_bayes_ros.dynamics import hypotheses as module
+from lifelong_bayes_ros.dynamics.hypotheses import HypothesisFilter
+from lifelong_bayes_ros.dynamics.model import Dynamics, Hypotheses
+from lifelong_bayes_ros.dynamics.noise import Noise
+from lifelong_bayes_ros.learning.codec import decode_prior, encode_prior
+from lifelong_bayes_ros.learning.hypotheses import _sets
+from lifelong_bayes_ros.learning.learner import Learner
+from plants import HOME, LOSS, random_dynamics, random_step, stream, tiny_prior
+
+
+class Steady(Noise):
+    """Noise that is known."""
+
+    def update(self, square: np.ndarray) -> Noise:
+        return self
+
+
+def random_hypotheses(dynamics: Dynamics, rng: np.random.Generator, rank: int = 3) -> Hypotheses:
+    changed = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], bool)
+    basis = 0.1 * rng.normal(size=(4, dynamics.size, rank)).astype(np.float32)
+    basis[0] = 0
+    return Hypotheses(('this', 'that'), changed, basis)
+
+
+def steps_of(
+    dynamics: Dynamics, theta: np.ndarray, noise: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    designs = [dynamics.design(*random_step(dynamics, rng)) for _ in range(count)]
+    return designs, [h @ theta + np.sqrt(noise) * rng.normal(size=len(noise)) for h in designs]
+
+
+def steady(noise: np.ndarray) -> Steady:
+    return Steady(noise * 40.0, 40.0, noise)
+
+
+def test_each_hypothesis_is_bayesian_linear_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'WALK', 0.0)
+    monkeypatch.setattr(module, 'HOPELESS', np.inf)
+    rng = np.random.default_rng(0)
+    dynamics = random_dynamics()
+    hypotheses = random_hypotheses(dynamics, rng)
+    noise = rng.uniform(0.5, 2.0, len(dynamics.scale))
+    theta = dynamics.nominal_theta + hypotheses.basis[1] @ rng.normal(size=3)
+    designs, targets = steps_of(dynamics, theta, noise, 12, rng)
+    one_by_one = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    for h, y in zip(designs, targets, strict=True):
+        one_by_one.update(h, y)
+    at_once = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    at_once.remember(designs, targets)
+    for s in range(4):
+        rows = np.vstack([h @ hypotheses.basis[s] / np.sqrt(noise)[:, None] for h in designs])
+        errors = np.concatenate(
+            [(y - h @ dynamics.nominal_theta) / np.sqrt(noise) for h, y in zip(designs, targets)]
+        )
+        precision = np.eye(3) + rows.T @ rows
+        expected = np.linalg.solve(precision, rows.T @ errors)
+        for found in (one_by_one, at_once):
+            np.testing.assert_allclose(found.z[s], expected, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(
+                found.covariance[s], np.linalg.inv(precision), rtol=1e-3, atol=1e-5
+            )
+
+
+def test_memory_weighs_hypotheses_by_their_marginal_likelihood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, 'HOPELESS', np.inf)
+    rng = np.random.default_rng(1)
+    dynamics = random_dynamics()
+    hypotheses = random_hypotheses(dynamics, rng)
+    noise = rng.uniform(0.5, 2.0, len(dynamics.scale))
+    designs, targets = steps_of(dynamics, dynamics.nominal_theta, noise, 4, rng)
+    memory = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    memory.restart(memory.noise)
+    memory.remember(designs, targets)
+    error = np.concatenate(
+        [y - h @ dynamics.nominal_theta for h, y in zip(designs, targets, strict=True)]
+    )
+    log = []
+    for s in range(4):
+        rows = np.vstack([h @ hypotheses.basis[s] for h in designs])
+        covariance = rows @ rows.T + np.diag(np.tile(noise, len(designs)))
+        fit = error @ np.linalg.solve(covariance, error)
+        evidence = -0.5 * (fit + np.linalg.slogdet(covariance)[1])
+        prior = hypotheses.changed[s].sum() * np.log(module.RARE)
+        log.append(prior + module.EVIDENCE_TEMPER * evidence)
+    expected = np.exp(np.array(log) - max(log))
+    np.testing.assert_allclose(memory.weights, expected / expected.sum(), rtol=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e4))
+def test_whatever_comes_the_posterior_stays_proper(seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    dynamics = random_dynamics()
+    noise = rng.uniform(0.5, 2.0, len(dynamics.scale))
+    belief = HypothesisFilter(
+        random_hypotheses(dynamics, rng), dynamics, Noise.start(noise, noise)
+    )
+    for _ in range(20):
+        design = dynamics.design(*random_step(dynamics, rng))
+        seen = belief.update(design, size * rng.normal(size=len(noise)))
+        assert np.isfinite(seen.evidence) and (seen.epistemic >= 0).all()
+    assert belief.weights.sum() == pytest.approx(1)
+    assert np.linalg.eigvalsh(belief.covariance).min() > 0
+    theta, draws = belief.posterior(rng.normal(size=(3, 16)))
+    assert np.isfinite(theta).all() and np.isfinite(draws).all()
+
+
+def test_draws_have_the_moments_of_the_mixture() -> None:
+    rng = np.random.default_rng(2)
+    dynamics = random_dynamics()
+    noise = np.full(len(dynamics.scale), 100.0)
+    belief = HypothesisFilter(random_hypotheses(dynamics, rng), dynamics, steady(noise))
+    belief.restart(belief.noise, 0.8)
+    designs, targets = steps_of(dynamics, dynamics.nominal_theta, noise, 3, rng)
+    for h, y in zip(designs, targets, strict=True):
+        belief.update(h, y)
+    design = designs[0]
+    theta, draws = belief.posterior(rng.normal(size=(3, 40_000)))
+    basis = belief.hypotheses.basis[belief.alive].astype(float)
+    means = np.array([design @ (dynamics.nominal_theta + b @ z) for b, z in zip(basis, belief.z)])
+    mean = belief.weights @ means
+    inner = [np.diag(design @ b @ p @ b.T @ design.T) for b, p in zip(basis, belief.covariance)]
+    variance = belief.weights @ (np.array(inner) + np.square(means - mean))
+    np.testing.assert_allclose(design @ theta, mean, rtol=1e-4)
+    np.testing.assert_allclose(np.mean(np.square(design @ draws), axis=1), variance, rtol=0.05)
+
+
+def learned(shifts: list[dict], steps: int = 80) -> Learner:
+    learner = Learner(tiny_prior(), seed=3)
+    for transition in stream(HOME, 30, seed=5) + stream(shifts, steps, seed=6, first=30):
+        learner.observe(transition)
+    return learner
+
+
+def test_it_names_what_has_changed() -> None:
+    learner = learned(LOSS)
+    assert learner.sparse is not None and not learner.dense
+    chances = learner.sparse.changed
+    assert chances['actuator gain left'] > 0.9
+    assert max(p for kind, p in chances.items() if kind != 'actuator gain left') < 0.5
+
+
+def test_at_home_it_stays_the_nominal_model() -> None:
+    learner = learned(HOME)
+    assert learner.sparse is not None
+    name, chance = learner.sparse.likeliest
+    assert name == 'nothing' and chance > 0.9
+    np.testing.assert_allclose(
+        learner.belief().theta, learner.dynamics.nominal_theta, atol=2e-3, rtol=0
+    )
+
+
+def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
+    prior = tiny_prior()
+    none = Hypotheses(
+        (), np.zeros((1, 0), bool), np.zeros((1, prior.dynamics.size, 1), np.float32)
+    )
+    learner = Learner(replace(prior, hypotheses=none), seed=3)
+    for transition in stream(HOME, 30, seed=5) + stream(LOSS, 80, seed=6, first=30):
+        learner.observe(transition)
+    assert learner.dense and not learner.guarded
+    theta = learner.live.posterior.mean.numpy().astype(np.float32)
+    np.testing.assert_array_equal(learner.belief().theta, theta)
+
+
+def test_a_prior_file_keeps_them() -> None:
+    prior = tiny_prior()
+    again = decode_prior(encode_prior(prior), 'here')[0].hypotheses
+    assert again is not None and prior.hypotheses is not None
+    assert again.names == prior.hypotheses.names
+    np.testing.assert_array_equal(again.basis, prior.hypotheses.basis)
+
+
+def test_a_change_leaves_alone_what_it_does_not_touch() -> None:
+    hypotheses = tiny_prior().hypotheses
+    assert hypotheses is not None
+    wind = hypotheses.names.index('wind')
+    heads = hypotheses.basis[wind, : tiny_prior().dynamics.nominal.size]
+    per_output = np.abs(heads).reshape(len(tiny_prior().noise), -1).max(axis=1)
+    pitch = [sim.make('quad').STATE.index(name) for name in ('pitch', 'q')]
+    assert per_output[pitch].max() < 1e-6 < per_output.max()
+
+
+def test_sets_are_all_up_to_a_size() -> None:
+    assert _sets(3, 64) == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    assert len(_sets(10, 64)) == 1 + 10 + 45
+    assert len(_sets(100, 64)) == 1 + 100
