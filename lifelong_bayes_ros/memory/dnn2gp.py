@@ -23,7 +23,7 @@ from .examples import Examples, Network, Read
 from .flat import at, flat
 
 Weights = Gaussian | DiagonalGaussian | LowRankGaussian
-CHUNK = 64  # inputs whose Jacobians are taken at once, where not all of them are needed
+CHUNK = 64  # inputs whose Jacobians are held at once
 
 
 def jacobian(network: Network, inputs: Tensor, read: Read) -> tuple[Tensor, Tensor]:
@@ -121,12 +121,10 @@ class NetworkProcess:
         Raises:
             ImproperPosteriorError: they were not learned from.
         """
-        j, f = self.jacobian(examples.inputs)
         removed = replace(examples, weights=-examples.weights)
-        posterior, evidence = _condition(
-            self.posterior, self.evidence, self.weights, j, f, removed, refine=True
-        )
-        return replace(self, posterior=posterior, evidence=evidence)
+        network = at(self.network, self.weights)
+        posterior, change = _condition(self.posterior, network, self.weights, removed, refine=True)
+        return replace(self, posterior=posterior, evidence=self.evidence + change)
 
     def _latent(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         j, f = self.jacobian(inputs)
@@ -169,40 +167,65 @@ def laplace(
     if not isinstance(prior, Posterior):
         covariance = torch.eye(len(weights), dtype=weights.dtype, device=weights.device) / prior
         prior = Gaussian(torch.zeros_like(weights), covariance)
-    j, f = jacobian(network, examples.inputs, examples.read)
-    posterior, evidence = _condition(prior, 0.0, weights, j, f, examples, refine)
+    posterior, evidence = _condition(prior, network, weights, examples, refine)
     return NetworkProcess(
         network, examples.read, examples.likelihood, weights, posterior, evidence
     )
 
 
 def _condition(
-    prior: Weights,
-    evidence: float,
-    weights: Tensor,
-    j: Tensor,
-    f: Tensor,
-    examples: Examples,
-    refine: bool,
+    prior: Weights, network: Network, weights: Tensor, examples: Examples, refine: bool
 ) -> tuple[Weights, float]:
     """Posterior after examples, linearised at w*, and what they add to the evidence.
 
     log p(y) = −Σ loss − ½ |w* − m₀|²_S₀ + ½ log |S₀ Σ| + ½ gᵀ Σ g with g the gradient at w*.
     """
-    weight = examples.weights.to(f)
-    residual, curvature = examples.residual(f), examples.curvature(f)
-    posterior = _add_curvature(prior, j, weight[:, None, None] * curvature)
     offset = weights - prior.mean
-    gradient = _times(prior, offset) + torch.einsum('n,nkp,nk->p', weight, j, residual)
+    gradient = _times(prior, offset)
+    evidence = -0.5 * offset @ gradient
+    added = _Curvature(prior)
+    for start in range(0, len(examples), CHUNK):
+        part = examples.pick(slice(start, start + CHUNK))
+        j, f = jacobian(network, part.inputs, part.read)
+        weight = part.weights.to(f)
+        evidence = evidence - weight @ part.loss(f)
+        gradient = gradient + torch.einsum('n,nkp,nk->p', weight, j, part.residual(f))
+        added.add(j, weight[:, None, None] * part.curvature(f))
+    posterior = added.posterior()
     moved = apply(posterior, gradient) if refine else torch.zeros_like(gradient)
-    evidence = evidence + float(
-        -weight @ examples.loss(f)
-        - 0.5 * offset @ _times(prior, offset)
-        + posterior.entropy()
-        - prior.entropy()
-        + 0.5 * gradient @ moved
-    )
-    return _centred(posterior, weights - moved), evidence
+    evidence = evidence + posterior.entropy() - prior.entropy() + 0.5 * gradient @ moved
+    state = {**posterior.state(), 'mean': weights - moved}
+    return type(posterior).from_state(state), float(evidence)
+
+
+class _Curvature:
+    """S₀ + Σ_i J_iᵀ Λ_i J_i, gathered in the form that the prior's precision has."""
+
+    def __init__(self, prior: Weights) -> None:
+        self._prior = prior
+        self._natural = prior.natural()
+
+    def add(self, j: Tensor, curvature: Tensor) -> None:
+        """Take in Jacobians [n, k, p] and curvatures Λ [n, k, k]."""
+        n, k, p = j.shape
+        eta, precision, *directions = self._natural
+        if isinstance(self._prior, LowRankGaussian):
+            values, vectors = torch.linalg.eigh(curvature)
+            rows = (vectors.transpose(1, 2) @ j).reshape(n * k, p)
+            factor, weight = directions
+            factor = torch.cat([factor, rows.T], dim=1)
+            self._natural = eta, precision, factor, torch.cat([weight, values.reshape(-1)])
+            return
+        pulled = curvature @ j
+        if isinstance(self._prior, DiagonalGaussian):
+            self._natural = eta, precision + (j * pulled).sum(dim=(0, 1))
+        else:
+            rows = j.reshape(n * k, p)
+            self._natural = eta, precision + rows.T @ pulled.reshape(n * k, p)
+
+    def posterior(self) -> Weights:
+        """With a mean that means nothing."""
+        return type(self._prior).from_natural(*self._natural)
 
 
 def _times(prior: Weights, vector: Tensor) -> Tensor:
@@ -213,31 +236,3 @@ def _times(prior: Weights, vector: Tensor) -> Tensor:
         return prior.precision * vector
     _, diagonal, factor, weight = prior.natural()
     return diagonal * vector + factor @ (weight * (factor.T @ vector))
-
-
-def _add_curvature(prior: Weights, j: Tensor, curvature: Tensor) -> Weights:
-    """The prior's precision with Σ_i J_iᵀ Λ_i J_i, at the prior's mean."""
-    n, k, p = j.shape
-    pulled = curvature @ j
-    if isinstance(prior, DiagonalGaussian):
-        precision = prior.precision + (j * pulled).sum(dim=(0, 1))
-        return DiagonalGaussian(prior.mean, precision)
-    if isinstance(prior, Gaussian):
-        eta, precision = prior.natural()
-        return Gaussian.from_natural(
-            eta, precision + j.reshape(n * k, p).T @ pulled.reshape(n * k, p)
-        )
-    values, vectors = torch.linalg.eigh(curvature)
-    directions = (vectors.transpose(1, 2) @ j).reshape(n * k, p).T
-    _, diagonal, factor, weight = prior.natural()
-    return LowRankGaussian(
-        prior.mean,
-        diagonal,
-        torch.cat([factor, directions], dim=1),
-        torch.cat([weight, values.reshape(-1)]),
-    )
-
-
-def _centred(posterior: Weights, mean: Tensor) -> Weights:
-    """The posterior with another mean."""
-    return type(posterior).from_state({**posterior.state(), 'mean': mean})
