@@ -52,7 +52,7 @@ class Categorical(DiscreteLikelihood):
 
     def loss(self, f: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Cross-entropy [...] with the label."""
-        return np.logaddexp.reduce(f, axis=-1) - f @ label
+        return np.logaddexp.reduce(f, axis=-1) - np.sum(f * label, axis=-1)
 
     def residual(self, f: np.ndarray, label: np.ndarray) -> np.ndarray:
         """softmax(f) − label [..., k]."""
