@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass
-class _Running:
+class Running:
     """A job on its way."""
 
     job: Job
@@ -75,7 +75,7 @@ class Background:
         self.next = self.every  # transition that the next one starts at
         self.abandoned = 0
         self.late: set[int] = set()  # steps of a recorded life at which a job was late
-        self._running: _Running | None = None
+        self.running: Running | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     # ------------------------------------------------------------------ one transition
@@ -90,7 +90,7 @@ class Background:
         Returns:
             The outcome of a job, if one is due.
         """
-        outcome, running = None, self._running
+        outcome, running = None, self.running
         if running is not None:
             running.held_out.append(sample)
             running.evidence.append(evidence)
@@ -102,7 +102,7 @@ class Background:
             elif age == self.due:
                 outcome = self._finish(learner.step, running)
         self.window.append(sample)
-        if self._running is None and outcome is None and learner.learned >= self.next:
+        if self.running is None and outcome is None and learner.learned >= self.next:
             self._start(learner)
         return outcome
 
@@ -132,14 +132,34 @@ class Background:
             steps=learner.config.trunk_steps * self.every,
             seed=learner.seed + learner.learned,
         )
-        self._run(_Running(job, learner.learned), learner.device)
+        self._run(Running(job, learner.learned), learner.device)
 
-    def _run(self, running: _Running, device: torch.device) -> None:
-        self._running = running
+    def resume(
+        self,
+        job: Job,
+        started: int,
+        held_out: list[Sample],
+        evidence: list[float],
+        device: torch.device,
+    ) -> None:
+        """Begin a job again that was on its way when it was saved."""
+        running = Running(job, started, evidence, held_out)
+        self._run(running, device)
+        if len(held_out) >= self.judged:
+            self._judge(running)
+
+    def close(self) -> None:
+        """Give up a job that is on its way, e.g. at the end of life."""
+        if self.running is not None:
+            self._drop()
+
+    def _run(self, running: Running, device: torch.device) -> None:
+        self.running = running
         running.learned = self._submit(running.job.learn, device, running.stop.is_set)
 
-    def _judge(self, running: _Running) -> None:
-        held_out, evidence = tuple(running.held_out), np.array(running.evidence)
+    def _judge(self, running: Running) -> None:
+        held_out = tuple(running.held_out[: self.judged])
+        evidence = np.array(running.evidence[: self.judged])
 
         def judge() -> Candidate | None:
             refined, stopped = running.learned.result(), running.stop.is_set
@@ -149,13 +169,13 @@ class Background:
 
         running.candidate = self._submit(judge)
 
-    def _finish(self, step: int, running: _Running) -> Outcome:
+    def _finish(self, step: int, running: Running) -> Outcome:
         detail: dict[str, Any] = {'what': 'trunk', 'transitions': len(running.job.recent)}
         if step in self.late or not (self.wait or running.candidate.done()):
             self.abandoned += 1
             self._drop()
             return Outcome(running.job, None, None, detail | {'late': True, 'reason': LATE})
-        self._running = None
+        self.running = None
         try:
             candidate = running.candidate.result()
             reason = candidate.reason
@@ -178,7 +198,7 @@ class Background:
             live, _ = absorb(candidate.prior.dynamics, live, running.held_out[index])
         return Outcome(running.job, candidate, live, detail)
 
-    def _walk(self, running: _Running) -> Callable[[Head, int, Gaussian], Head]:
+    def _walk(self, running: Running) -> Callable[[Head, int, Gaussian], Head]:
         """The learner's random walk at the held-out transition of that number, from 0."""
         share = 1 - (1 - self.config.random_walk) ** WALK_EVERY
 
@@ -190,8 +210,8 @@ class Background:
         return walk
 
     def _drop(self) -> None:
-        self._running.stop.set()
-        self._running = None
+        self.running.stop.set()
+        self.running = None
 
     def _submit(self, what: Callable[..., Any], *arguments: Any) -> Future:
         if self._thread is None:

@@ -18,7 +18,7 @@ from ..memory.reservoir import Sample
 from .refine import Lesson, Refined, Rows, imagined, normalised, refine
 from .transport import OWN, Transport, carry_prior, error, fit, residuals, rewhiten
 
-DECISIVE = 20.0  # nats on held-out transitions that a new trunk must gain
+DECISIVE = 8.0  # nats on held-out transitions that a new trunk must gain
 SIGMA = 2.0  # and standard errors of their sum
 WIDEN = 0.02  # share of the family's covariance that carrying a head over costs, as a recall does
 

@@ -157,8 +157,7 @@ def refine(
 
     learned = {n: array(w) for n, w in zip(WEIGHTS, weights, strict=True)}
     gained = [
-        optimizer.precision(w) - SHARE * BATCH * p
-        for w, p in zip(weights, precision, strict=True)
+        optimizer.precision(w) - SHARE * BATCH * p for w, p in zip(weights, precision, strict=True)
     ]
     after = {
         n: prior.trunk_precision[n] + array(g.clamp_min(0))

@@ -40,9 +40,7 @@ class Transport:
     matrix: np.ndarray  # B [nf, nf]
 
     @classmethod
-    def between(
-        cls, old: Trunk, new: Trunk, inputs: np.ndarray, weights: np.ndarray
-    ) -> Transport:
+    def between(cls, old: Trunk, new: Trunk, inputs: np.ndarray, weights: np.ndarray) -> Transport:
         """Fitted on normalised inputs [n, di] with weights [n]."""
         before = features(old, inputs) @ old.whiten
         after = features(new, inputs) @ new.whiten
