@@ -19,7 +19,7 @@ from ..dynamics.model import Dynamics, Prior
 from ..dynamics.trunk import Trunk
 from .refine import Rows, features
 
-RIDGE = 1e-4  # of second moments, relative to their mean
+RIDGE = 1e-6  # of second moments, relative to their mean
 OWN = 10.0  # weight of a regime's own memory where its head is carried over
 
 
