@@ -224,7 +224,8 @@ def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
     for i in range(30):
         shift = [{'wind': {'force': [(-1) ** i * 4.0, 0.0]}}]
         steps += stream(shift, 3, i, len(steps))
-    learner, config = live(tiny_prior), LearnerConfig()
+    prior = replace(tiny_prior, hypotheses=None)
+    learner, config = live(prior), LearnerConfig()
     learned, nominal, modes, quiet = [], [], [], 0
     past = learner.dynamics.history()
     for transition in stream(HOME, 60, 0) + steps:

@@ -100,7 +100,9 @@ def test_a_belief_of_another_format_is_refused_by_version(monkeypatch):
     monkeypatch.setattr(codec, 'VERSION', 99)
     data = encode_belief(small_belief(), 'abc')
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"my belief: format version '99', .* reads 1"):
+    with pytest.raises(
+        UserError, match=rf"my belief: format version '99', .* reads {codec.VERSION}"
+    ):
         decode_belief(data, 'abc', 'my belief')
 
 

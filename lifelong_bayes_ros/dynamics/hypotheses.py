@@ -60,6 +60,11 @@ class HypothesisFilter:
         self.noise = noise
         self._select()
 
+    def carry(self, hypotheses: Hypotheses, dynamics: Dynamics) -> None:
+        """Go over to another trunk, on which these are the same hypotheses."""
+        self.hypotheses, self.nominal = hypotheses, dynamics.nominal_theta
+        self._select()
+
     # ------------------------------------------------------------------ learning
     def update(self, design: np.ndarray, target: np.ndarray) -> Seen:
         """Predict and learn from one step, y = target [ds] at design H [ds, n]."""
@@ -178,14 +183,14 @@ class HypothesisFilter:
             'covariance': self.covariance,
             'log_weight': self.log_weight,
             'beta': self.noise.beta,
-            'dof': np.array(self.noise.dof),
+            'dof': np.array([self.noise.dof]),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         self.alive, self.z = state['alive'], state['z']
         self.covariance, self.log_weight = state['covariance'], state['log_weight']
-        self.noise = Noise(state['beta'], float(state['dof']), self.noise.prior)
+        self.noise = Noise(state['beta'], float(state['dof'][0]), self.noise.prior)
         self._select()
 
     # ------------------------------------------------------------------ helpers

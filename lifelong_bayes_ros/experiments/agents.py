@@ -14,7 +14,7 @@ from ..control.controller import Controller
 from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
 from ..errors import UserError
-from ..learning.learner import Event, Learner
+from ..learning.learner import Event, Learner, LearnerConfig
 from ..learning.pretrain import Progress
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
@@ -59,13 +59,16 @@ class Agent(Protocol):
 class LearningAgent:
     """The system itself: learner and controller."""
 
-    name = 'ours'
-
-    def __init__(self, prior: Prior, seed: int, device: str = 'cpu') -> None:
-        self.learner = Learner(prior, seed=seed, device=device)
+    def __init__(self, prior: Prior, seed: int, device: str = 'cpu', trunk: bool = True) -> None:
+        """`trunk`: whether it keeps learning in the background."""
+        self.name = 'ours' if trunk else 'ours_head'
+        config = LearnerConfig(background=trunk)
+        self.learner = Learner(prior, config, seed=seed, device=device)
         self.controller = Controller(prior.dynamics, seed)
 
     def belief(self, step: int) -> Belief:
+        if self.controller.dynamics is not self.learner.dynamics:
+            self.controller.adopt(self.learner.dynamics)
         return self.learner.belief()
 
     def observe(self, transition: Transition) -> None:
@@ -141,6 +144,10 @@ METHODS: dict[str, Method] = {
         lambda s: OracleAgent(s.specialists(), s.life, s.seed),
     ),
     'ours': Method('the learner of this package', lambda s: LearningAgent(s.prior, s.seed)),
+    'ours_head': Method(
+        'the learner of this package with a trunk that stays as pre-training left it',
+        lambda s: LearningAgent(s.prior, s.seed, trunk=False),
+    ),
     'single': Method(
         'one Bayesian head with the family prior and surprise, but no memory',
         lambda s: SingleHead(s.prior, s.seed),

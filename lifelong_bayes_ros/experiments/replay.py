@@ -38,7 +38,10 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         if total == 0:
             raise UserError(f'{path}: holds no transitions; record the topic `transition`')
         learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'])
-        recorded = _recorded_digests(bag)
+        events = _recorded_events(bag)
+        recorded = {e['step']: e['digest'] for e in events if e['event'] == 'saved'}
+        if learner.background is not None:
+            learner.background.late = {e['step'] for e in events if e.get('late')}
         equal: list[bool] = []
         first, lost, expected = None, 0, None
         started = time.perf_counter()
@@ -69,9 +72,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
     }
 
 
-def _recorded_digests(bag: Bag) -> dict[int, str]:
-    """Digest that the live learner saved, by the number of transitions it had seen."""
+def _recorded_events(bag: Bag) -> list[dict[str, Any]]:
+    """What the live learner told of itself, as far as it was recorded."""
     if not bag.has('event'):
-        return {}
-    events = (json.loads(message.data) for _, message in bag.messages('event'))
-    return {e['step']: e['digest'] for e in events if e['event'] == 'saved'}
+        return []
+    return [json.loads(message.data) for _, message in bag.messages('event')]

@@ -32,12 +32,12 @@ from ..memory.consolidation import Consolidation, consolidate
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
 from ..robot.transitions import Transition
+from .background import WALK_EVERY, Background, Outcome
 from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
-WALK_EVERY = 8  # transitions between steps of the random walk
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -64,6 +64,10 @@ class LearnerConfig:
     dense_start: float = 5.0  # and nats more, before it is acted on
     guard_window: int = 15
     guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
+    background: bool = True  # the trunk keeps learning
+    trunk_every: int = 500  # transitions between two jobs
+    trunk_steps: int = 2  # steps of the Bayesian learning rule per transition
+    trunk_window: int = 2000  # recent transitions that a job learns from
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,12 @@ class Learner:
         config: LearnerConfig | None = None,
         seed: int = 0,
         device: str = 'cpu',
+        wait: bool = True,
     ) -> None:
-        """Start life at the nominal plant with the confidence of the task family."""
-        self.prior = prior
-        self.dynamics = prior.dynamics
+        """Start life at the nominal plant with the confidence of the task family.
+
+        `wait`: for what the background learns, where it is late; see `background`.
+        """
         self.config = config or LearnerConfig()
         self.device = torch.device(device)
         self.seed = seed
@@ -125,15 +131,7 @@ class Learner:
         self.events: list[Event] = []  # since the last call of `take_events`
         self.report = Report(epistemic=np.zeros(len(prior.noise)))
 
-        theta = self._tensor(self.dynamics.nominal_theta)
-        self.family = Gaussian(theta, self._tensor(prior.covariance))
-        self._floor = self._tensor(prior.floor)
-        start = Gaussian(theta, self.config.confidence_home * self.family.covariance)
-        self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
-        # Fresh draws at every walk would cost n²: these are taken again, with random signs.
-        fresh = self._tensor(self.rng.standard_normal((len(theta), WALKS)))
-        self._walks = self.family.factor() @ fresh
-        self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
+        self._start_from(prior, self.rng)
 
         self.live = self.nominal
         self.identity: int | None = 0  # stored regime that the live head belongs to
@@ -163,6 +161,7 @@ class Learner:
             half = self.rng.standard_normal((rank, DRAWS // 2))
             self._sparse_noise = np.stack([half, -half], axis=2).reshape(rank, DRAWS)
         self._bank = Bank(*self.dynamics.nominal.shape)
+        self.background = Background(self.config, wait) if self.config.background else None
 
     # ------------------------------------------------------------------ the way of the data
     def observe(self, transition: Transition) -> None:
@@ -321,6 +320,8 @@ class Learner:
             self._settle()
         self._choose()
         self._guard()
+        if self.background is not None:
+            self._refine(sample, live.evidence)
 
     def _condition(self, design: torch.Tensor, prediction: Prediction) -> None:
         """Condition the live head and its draws (Matheron's rule: draws follow the same gain)."""
@@ -557,6 +558,54 @@ class Learner:
         if lost != self.guarded:
             self.guarded = lost
             self._event('guard', on=lost)
+
+    # ------------------------------------------------------------------ another trunk
+    def _start_from(self, prior: Prior, rng: np.random.Generator) -> None:
+        """Take a prior: at the start of life, and when the trunk has learned."""
+        self.prior = prior
+        self.dynamics = prior.dynamics
+        theta = self._tensor(self.dynamics.nominal_theta)
+        self.family = Gaussian(theta, self._tensor(prior.covariance))
+        self._floor = self._tensor(prior.floor)
+        start = Gaussian(theta, self.config.confidence_home * self.family.covariance)
+        self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
+        # Fresh draws at every walk would cost n²: these are taken again, with random signs.
+        fresh = self._tensor(rng.standard_normal((len(theta), WALKS)))
+        self._walks = self.family.factor() @ fresh
+        self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
+
+    def _refine(self, sample: Sample, evidence: float) -> None:
+        """Let the background see a transition, and adopt what it has learned."""
+        outcome = self.background.step(self, sample, evidence)
+        if outcome is None:
+            return
+        if outcome.candidate is not None:
+            self._adopt(outcome)
+        adopted = outcome.candidate is not None
+        self._event('adopted' if adopted else 'rolled_back', **outcome.detail)
+
+    def _adopt(self, outcome: Outcome) -> None:
+        """Go over to another trunk with all heads on it: recent transitions are one regime."""
+        candidate, regime = outcome.candidate, outcome.job.regime
+        self._start_from(candidate.prior, np.random.default_rng(self.seed))
+        for index, old in enumerate(self.library.regimes):
+            head = self.nominal if index == 0 else candidate.heads[old.name]
+            self.library.regimes[index] = Regime(old.name, head, old.reservoir)
+        index = self.library.names.index(regime) if regime != NEW else 0
+        self.identity = index or None
+        if self.identity is None:  # to be stored once it is found to be worth it
+            self.waiting = Reservoir(self.config.reservoir)
+            for sample in outcome.job.recent:
+                self.waiting.add(sample, self.rng)
+        self.live, self._owned = outcome.live, True
+        self._redraw()
+        if self.sparse is not None:
+            self.sparse.carry(self.prior.hypotheses, self.dynamics)
+        self._bank = candidate.bank
+        self._snapshots.clear()
+        for step in self._recent:
+            x, u = step.sample.x.astype(float), step.sample.u.astype(float)
+            step.design = self._tensor(self.dynamics.design(x, u, step.sample.past.astype(float)))
 
     # ------------------------------------------------------------------ small helpers
     def _shared(self) -> Head:

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Prior
-from ..dynamics.noise import Noise
 from ..errors import UserError
 from ..memory.regimes import Library, Regime
-from ..memory.reservoir import Reservoir, Sample
+from ..memory.reservoir import Reservoir
 from ..paths import cache_dir
+from .background_state import background_state, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
 from .learner import Learner, LearnerConfig
+from .pieces import head_arrays, head_from, sample_arrays, samples_from
 
 PRIOR = 'prior.safetensors'
 STATE = 'learner.safetensors'
+BACKGROUND = 'background.'  # begins the names of its arrays
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -81,13 +82,16 @@ def save_state(learner: Learner, folder: Path) -> None:
     arrays['past'] = learner.past
     heads = {'live': learner.live} | {r.name: r.head for r in learner.library.regimes}
     for name, head in heads.items():
-        arrays |= _head_arrays(f'head.{name}', head)
+        arrays |= head_arrays(f'head.{name}', head)
     reservoirs = {r.name: r.reservoir for r in learner.library.regimes}
     reservoirs['waiting'] = learner.waiting
     for name, reservoir in reservoirs.items():
-        arrays |= _reservoir_arrays(f'reservoir.{name}', reservoir)
+        arrays |= sample_arrays(f'reservoir.{name}', reservoir.samples)
     if learner.sparse is not None:
         arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
+    if learner.background is not None:
+        more, background = background_state(learner)
+        arrays |= {f'{BACKGROUND}{name}': array for name, array in more.items()}
     meta = {
         'prior': fingerprint(learner.prior),
         'config': asdict(learner.config),
@@ -106,14 +110,15 @@ def save_state(learner: Learner, folder: Path) -> None:
         'guarded': learner.guarded,
         'dense': learner.dense,
         'rng': learner.rng.bit_generator.state,
+        'background': None if learner.background is None else background,
         'digest': learner.digest(),
     }
     write_atomically(folder / PRIOR, encode_prior(learner.prior))
     write_atomically(folder / STATE, pack('learner', arrays, meta))
 
 
-def load_state(folder: Path, device: str = 'cpu') -> Learner:
-    """A learner that goes on where `save_state` left off.
+def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
+    """A learner that goes on where `save_state` left off; `wait` as there.
 
     Raises:
         UserError: no such directory, damaged, or prior and state do not belong together.
@@ -125,19 +130,13 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     arrays, meta = unpack('learner', (folder / STATE).read_bytes(), str(folder / STATE))
     if meta['prior'] != fingerprint(prior):
         raise UserError(f'{folder}: {STATE} belongs to another prior than {PRIOR} beside it')
-    learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device)
+    learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device, wait)
 
     def head(name: str) -> Head:
-        mean, covariance = (arrays[f'head.{name}.{p}'] for p in ('mean', 'covariance'))
-        noise = Noise(arrays[f'head.{name}.beta'], meta['dof'][name], prior.noise)
-        tensors = (torch.tensor(a, device=learner.device) for a in (mean, covariance))
-        return Head(Gaussian(*tensors), noise)
+        return head_from(arrays, f'head.{name}', meta['dof'][name], prior, learner.device)
 
     def reservoir(name: str) -> Reservoir:
-        columns = [arrays[f'reservoir.{name}.{c}'] for c in Sample.__dataclass_fields__]
-        samples = [
-            Sample(*row[:4], int(row[4]), int(row[5])) for row in zip(*columns, strict=True)
-        ]
+        samples = samples_from(arrays, f'reservoir.{name}')
         return Reservoir(learner.config.reservoir, meta['seen'][name], samples)
 
     learner.library = Library(
@@ -158,19 +157,11 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
             {n.removeprefix('sparse.'): a for n, a in arrays.items() if n.startswith('sparse.')}
         )
     learner.rng.bit_generator.state = meta['rng']
+    if learner.background is not None and meta.get('background'):
+        part = {
+            n.removeprefix(BACKGROUND): a for n, a in arrays.items() if n.startswith(BACKGROUND)
+        }
+        load_background(learner, part, meta['background'])
     if learner.digest() != meta['digest']:
         raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')
     return learner
-
-
-def _head_arrays(prefix: str, head: Head) -> dict[str, np.ndarray]:
-    return {
-        f'{prefix}.mean': head.posterior.mean.cpu().numpy(),
-        f'{prefix}.covariance': head.posterior.covariance.cpu().numpy(),
-        f'{prefix}.beta': head.noise.beta,
-    }
-
-
-def _reservoir_arrays(prefix: str, reservoir: Reservoir) -> dict[str, np.ndarray]:
-    columns = Sample.__dataclass_fields__
-    return {f'{prefix}.{c}': np.array([getattr(s, c) for s in reservoir.samples]) for c in columns}

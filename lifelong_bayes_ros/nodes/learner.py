@@ -39,6 +39,7 @@ class LearnerNode(BaseNode):
         Parameter('state_dir', '', 'folder that keeps the posterior; empty: not kept'),
         Parameter('resume', True, 'go on from state_dir where it holds a posterior'),
         Parameter('device', 'cpu', 'cpu, cuda, or auto'),
+        Parameter('lockstep', False, 'wait for what the background learns, where it is late'),
         Parameter('learning', True, 'learn; if not, predict and publish only', live=True),
         SEED,
     )
@@ -75,13 +76,15 @@ class LearnerNode(BaseNode):
     def deactivate(self) -> None:
         if self.folder is not None:
             self._save()
+        if self.learner.background is not None:
+            self.learner.background.close()
 
     def change(self, name: str, value: Any) -> None:
         if hasattr(self, 'learner'):
             self.learner.learning = value
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        learner = self.learner
+        learner, background = self.learner, self.learner.background
         figures = {
             'transitions': learner.step,
             'learned from': learner.learned,
@@ -90,6 +93,7 @@ class LearnerNode(BaseNode):
             'regimes stored': len(learner.library.regimes),
             'memory bytes': learner.library.nbytes(),
             'seconds per transition': f'{learner.report.seconds:.4f}',
+            **({} if background is None else {'trunk not done in time': background.abandoned}),
             **learner.skipped,
         }
         if self.lost:
@@ -104,11 +108,11 @@ class LearnerNode(BaseNode):
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if self.folder is not None and self.value('resume') and (self.folder / STATE).exists():
-            learner = load_state(self.folder, device)
+            learner = load_state(self.folder, device, self.value('lockstep'))
             self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
             return learner
         prior, config = self._prior()
-        return Learner(prior, config, self.value('seed'), device)
+        return Learner(prior, config, self.value('seed'), device, self.value('lockstep'))
 
     def _prior(self) -> tuple[Prior, LearnerConfig]:
         """The prior and the settings that go with it."""
@@ -138,7 +142,10 @@ class LearnerNode(BaseNode):
         if self.expected is not None and transition.sequence > self.expected:
             self.lost += transition.sequence - self.expected
         self.expected = transition.sequence + 1
+        trunk = self.learner.dynamics.trunk
         self.learner.observe(transition)
+        if self.learner.dynamics.trunk is not trunk:
+            self._publish_trunk()
         self._publish_belief()
         self._publish_figures()
         self._publish_events()
@@ -205,8 +212,13 @@ class LearnerNode(BaseNode):
 
     def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         old = self.learner
-        self.learner = Learner(old.prior, old.config, old.seed, str(old.device))
+        prior, config = self._prior()  # its trunk is forgotten, too
+        wait = self.value('lockstep')
+        self.learner = Learner(prior, config, old.seed, str(old.device), wait)
         self.learner.learning = old.learning
+        if old.background is not None:
+            old.background.close()
+        self._publish_trunk()
         self._publish_belief()
         self._event('reset', transitions=old.step)
         self.memory_due = True

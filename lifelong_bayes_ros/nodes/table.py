@@ -80,7 +80,7 @@ TABLE = (  # in the order of activation
     NodeEntry('recorder', ('robot', 'out'), when='out'),
     NodeEntry(
         'learner',
-        ('robot', 'seed', 'prior', 'state_dir', 'resume', 'device', 'learning'),
+        ('robot', 'seed', 'prior', 'state_dir', 'resume', 'device', 'lockstep', 'learning'),
     ),
     NodeEntry(
         'policy',

@@ -1,0 +1,221 @@
+"""The trunk keeps learning on board, in a thread of its own, on the learner's device.
+
+A job starts at a fixed transition: a fixed number of steps of the Bayesian learning rule on the
+transitions before it. The transitions after it are held out; some of them later, at a fixed one
+again, the same thread fits every head on the new trunk and judges the whole. Some more later it is
+due: adopted, all of it or nothing, if it predicts the held-out transitions decisively better than
+the head that was live, and no regime worse on its memory. Everything is counted in transitions, so
+a replay repeats it.
+
+A job that is not done when it is due is waited for in simulation and replays (`wait`), where time
+is free. On a running robot it is abandoned and counted instead: no transition ever waits, and a
+replay of that life is told which were late.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..blr import Gaussian
+from ..dynamics.head import Head
+from ..memory.reservoir import Sample
+from .candidate import Candidate, Job, absorb, prepare
+
+if TYPE_CHECKING:
+    from .learner import Learner, LearnerConfig
+
+LEAST = 500  # recent transitions that are worth a job
+HELD_OUT = 0.8  # of the transitions between two jobs: the rest is for judging
+LONGEST = 8  # after rollbacks, jobs come this many times more seldom at most
+LATE = 'it was not done in time'
+WALK_EVERY = 8  # transitions between steps of the random walk
+ROUNDS = 20  # parts of the time between two jobs; one of them is for fitting and judging
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job that was due."""
+
+    job: Job
+    candidate: Candidate | None  # to adopt
+    live: Head | None  # its live head, after all transitions so far
+    detail: dict[str, Any]  # of the event
+
+
+@dataclass
+class Running:
+    """A job on its way."""
+
+    job: Job
+    started: int  # transitions learned from at its start
+    evidence: list[float] = field(default_factory=list)  # of the live head, for those since then
+    held_out: list[Sample] = field(default_factory=list)
+    stop: Flag = field(default_factory=Flag)
+    learned: Future | None = None
+    candidate: Future | None = None
+
+
+class Background:
+    """Schedules the jobs of one learner. Its thread sees copies and immutable objects only."""
+
+    def __init__(self, config: LearnerConfig, wait: bool = True) -> None:
+        self.config = config
+        self.wait = wait
+        self.every = config.trunk_every
+        self.window: deque[Sample] = deque(maxlen=config.trunk_window)
+        self.pause = 1  # jobs come every so many times `every`
+        self.next = self.every  # transition that the next one starts at
+        self.abandoned = 0
+        self.late: set[int] = set()  # steps of a recorded life at which a job was late
+        self.running: Running | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    # ------------------------------------------------------------------ one transition
+    def step(self, learner: Learner, sample: Sample, evidence: float) -> Outcome | None:
+        """Take note of a transition that the learner has learned from, and keep the timetable.
+
+        Args:
+            learner: whose it is; it is not changed.
+            sample: the transition.
+            evidence: log evidence of the live head before it learned from it, nats.
+
+        Returns:
+            The outcome of a job, if one is due.
+        """
+        outcome, running = None, self.running
+        if running is not None:
+            running.held_out.append(sample)
+            running.evidence.append(evidence)
+            age = learner.learned - running.started
+            if running.job.heads.keys() != set(learner.library.names):
+                self._drop()  # there is a regime that it knows nothing of, or one less
+            elif age == self.judged:
+                self._judge(running)
+            elif age == self.due:
+                outcome = self._finish(learner.step, running)
+        self.window.append(sample)
+        if self.running is None and outcome is None and learner.learned >= self.next:
+            self._start(learner)
+        return outcome
+
+    @property
+    def judged(self) -> int:
+        """Age of a job, in transitions, at which it is judged."""
+        return int(HELD_OUT * self.every)
+
+    @property
+    def due(self) -> int:
+        """Age of a job, in transitions, at which it is adopted or not."""
+        return self.judged + max(self.every // ROUNDS, 1)
+
+    def _start(self, learner: Learner) -> None:
+        self.next = learner.learned + self.pause * self.every
+        if len(self.window) < min(LEAST, self.window.maxlen):
+            return
+        regimes = learner.library.regimes
+        job = Job(
+            prior=learner.prior,
+            recent=tuple(self.window),
+            memory={r.name: tuple(r.reservoir.samples) for r in regimes},
+            heads={r.name: r.head for r in regimes},
+            regime=learner.regime,
+            theta=learner.live.posterior.mean.cpu().numpy().copy(),
+            noise=learner.live.noise.variance,
+            steps=learner.config.trunk_steps * self.every,
+            seed=learner.seed + learner.learned,
+        )
+        self._run(Running(job, learner.learned), learner.device)
+
+    def resume(
+        self,
+        job: Job,
+        started: int,
+        held_out: list[Sample],
+        evidence: list[float],
+        device: torch.device,
+    ) -> None:
+        """Begin a job again that was on its way when it was saved."""
+        running = Running(job, started, evidence, held_out)
+        self._run(running, device)
+        if len(held_out) >= self.judged:
+            self._judge(running)
+
+    def close(self) -> None:
+        """Give up a job that is on its way, e.g. at the end of life."""
+        if self.running is not None:
+            self._drop()
+
+    def _run(self, running: Running, device: torch.device) -> None:
+        self.running = running
+        running.learned = self._submit(running.job.learn, device, running.stop.is_set)
+
+    def _judge(self, running: Running) -> None:
+        held_out = tuple(running.held_out[: self.judged])
+        evidence = np.array(running.evidence[: self.judged])
+
+        def judge() -> Candidate | None:
+            refined, stopped = running.learned.result(), running.stop.is_set
+            if refined is None:
+                return None
+            return prepare(running.job, refined, held_out, evidence, self._walk(running), stopped)
+
+        running.candidate = self._submit(judge)
+
+    def _finish(self, step: int, running: Running) -> Outcome:
+        detail: dict[str, Any] = {'what': 'trunk', 'transitions': len(running.job.recent)}
+        if step in self.late or not (self.wait or running.candidate.done()):
+            self.abandoned += 1
+            self._drop()
+            return Outcome(running.job, None, None, detail | {'late': True, 'reason': LATE})
+        self.running = None
+        try:
+            candidate = running.candidate.result()
+            reason = candidate.reason
+            detail |= {
+                'held_out': self.judged,
+                'nats_per_step': round(candidate.gain, 3),
+                'error_ratio': round(candidate.error, 4),
+            }
+        except (np.linalg.LinAlgError, RuntimeError) as error:  # a device without memory, too
+            candidate, reason = None, f'it failed: {error}'
+        detail['reason'] = reason
+        if reason:
+            self.pause = min(2 * self.pause, LONGEST)
+            self.next = running.started + self.pause * self.every
+            return Outcome(running.job, None, None, detail)
+        self.pause, self.next = 1, running.started + self.every
+        live, walk = candidate.live, self._walk(running)
+        for index in range(self.judged, self.due):
+            live = walk(live, index, candidate.family)
+            live, _ = absorb(candidate.prior.dynamics, live, running.held_out[index])
+        return Outcome(running.job, candidate, live, detail)
+
+    def _walk(self, running: Running) -> Callable[[Head, int, Gaussian], Head]:
+        """The learner's random walk at the held-out transition of that number, from 0."""
+        share = 1 - (1 - self.config.random_walk) ** WALK_EVERY
+
+        def walk(head: Head, index: int, family: Gaussian) -> Head:
+            if (running.started + 1 + index) % WALK_EVERY:
+                return head
+            return head.replace(posterior=head.posterior.widen(family.covariance, share))
+
+        return walk
+
+    def _drop(self) -> None:
+        self.running.stop.set()
+        self.running = None
+
+    def _submit(self, what: Callable[..., Any], *arguments: Any) -> Future:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(
+                1, 'background', initializer=torch.set_num_threads, initargs=(1,)
+            )
+        return self._thread.submit(what, *arguments)
