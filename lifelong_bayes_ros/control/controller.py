@@ -88,9 +88,7 @@ class Controller:
         """Plan from a state after past commands [DELAYS, da]."""
         return self.planner.plan(self._believed(state, belief), state.stamp_ns, state.x, past)
 
-    def answer(
-        self, state: State, belief: Belief, plan: Plan | None, started: float
-    ) -> Act:
+    def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:
         """Command for a state by its plan; without one, by the last plan, moved on in time.
 
         A last plan that is over, or none, leads to the safe action.
@@ -119,6 +117,15 @@ class Controller:
         seconds = time.perf_counter() - started
         authority = self.safety.authority if plan is not None else 0.0
         return Act(state.stamp_ns, command, plan, spread, stale, seconds, late, authority)
+
+    def safe_action(self, state: State, belief: Belief) -> np.ndarray | None:
+        """The safe action in a state, which the Belief may help to brake with."""
+        if not self.safety.needs_outlook:
+            return self.safety.safe_action()
+        last, past, stale = self.safety.last, np.array(self.past), self._stale(state, belief)
+        belief = self._believed(state, belief)
+        spread = self._predict(belief, state, last, past)
+        return self.safety.safe_action(self._outlook(belief, state, last, past, spread, stale))
 
     def take_up(self, plan: Plan) -> None:
         """Let a plan that came late be the last one, for ticks whose own is late."""

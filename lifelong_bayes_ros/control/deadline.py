@@ -44,8 +44,3 @@ class Deadline:
         if self._running is not None:
             self.controller.take_up(self._running.result())
             self._running = None
-
-    def close(self) -> None:
-        """End the thread."""
-        self.settle()
-        self._thread.shutdown()

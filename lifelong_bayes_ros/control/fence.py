@@ -122,7 +122,12 @@ class Fence:
         return slope, fastest - spread - now + slope @ outlook.command
 
     def _nearest(
-        self, wanted: np.ndarray, low: np.ndarray, high: np.ndarray, slope: np.ndarray, bound: float
+        self,
+        wanted: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+        slope: np.ndarray,
+        bound: float,
     ) -> np.ndarray:
         """Projection of a command onto {g·u ≤ b} within the window, by its multiplier λ."""
         if np.abs(slope).max() < NOTHING:

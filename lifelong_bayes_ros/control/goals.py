@@ -65,9 +65,9 @@ class FileGoal(Goal):
 class Trajectory(Goal):
     """Points in time, and then the last one for good: reach, hold and follow are all this.
 
-    Between two points the reference is a straight line or, where rates are given, the cubic through
-    both points with their rates. Before the first point, its place is held. Angles turn the
-    shorter way.
+    Between two points the reference is a straight line or, where rates are given, the cubic
+    through both points with their rates. Before the first point, its place is held. Angles turn
+    the shorter way.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Trajectory(Goal):
             raise UserError('goal: times must increase from point to point; put them in order')
         if times_ns[-1] < now_ns:
             late = (now_ns - times_ns[-1]) * 1e-9
-            raise UserError(f'goal: it ended {late:.3f} s ago; stamp it with the robot\'s time')
+            raise UserError(f"goal: it ended {late:.3f} s ago; stamp it with the robot's time")
         self._start_ns = times_ns[0]
         self._times = np.array([(t - self._start_ns) * 1e-9 for t in times_ns])
         angles = spec.angles[self._columns]

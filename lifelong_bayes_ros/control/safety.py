@@ -18,9 +18,9 @@ class Safety:
 
     In this order: emergency stop, finite check, watchdog on the belief and on time, authority (out
     of distribution, or a Belief that deserves little trust), limits of the state with braking
-    distance, and range, slew and jerk limits, which have the last word. Everything it had to change
-    is counted in `interventions` by reason. The safe action is sent for a few ticks, then nothing,
-    so that timeouts downstream fire. A stop holds until `enable`.
+    distance, and range, slew and jerk limits, which have the last word. Everything it had to
+    change is counted in `interventions` by reason. The safe action is sent for a few ticks, then
+    nothing, so that timeouts downstream fire. A stop holds until `enable`.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
@@ -127,7 +127,7 @@ class Safety:
         return shapes == ((da,), (ds,), (ds, da), (ds,)) and outlook.sane
 
     def _familiarity(self, ood: float) -> float:
-        """Authority by the out-of-distribution score: 1, falling smoothly (cubic in its log) to 0."""
+        """Authority by the out-of-distribution score, smooth (cubic in its logarithm)."""
         limits = self.spec.safety.ood
         if ood <= limits.begin:
             return 1.0

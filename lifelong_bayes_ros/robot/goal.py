@@ -59,7 +59,7 @@ def check_goal_input(spec: RobotSpec) -> None:
     unknown = sorted(set(spec.goal_input.track) - set(possible))
     if unknown:
         raise ValueError(
-            f'goal_input.track: a {spec.goal_input.type} gives no reference for channel {unknown}; '
+            f'goal_input.track: {spec.goal_input.type} gives no reference for channel {unknown}; '
             f'use {f"one of {possible}" if possible else "another type"}'
         )
 
