@@ -10,7 +10,9 @@ from ..robot.limits import rate_of
 from ..robot.spec import RobotSpec
 
 HALVINGS = 40
-PASSES = 4
+PASSES = 20
+ROUNDING = 1e-9
+CREDIBLE = 1e12  # a number beyond this says nothing about a robot
 NOTHING = 1e-12  # a gain below this moves nothing
 
 
@@ -34,10 +36,10 @@ class Outlook:
 
     @property
     def sane(self) -> bool:
-        """Whether all numbers are finite, and spreads not negative."""
+        """Whether all numbers may be those of a robot, and spreads are not negative."""
         parts = (self.command, self.mean, self.gain, self.sd, self.ood, self.age, self.trust)
-        finite = all(np.isfinite(p).all() for p in parts)
-        return finite and bool((self.sd >= 0).all()) and self.ood >= 0
+        credible = all((np.abs(p) <= CREDIBLE).all() for p in parts)  # false if not a number
+        return credible and bool((self.sd >= 0).all()) and self.ood >= 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Edge:
     sign: float
     limit: float
     deceleration: float
+    opposite: bool  # the one before is the other limit of the same channel
 
 
 class Fence:
@@ -58,7 +61,8 @@ class Fence:
     state must satisfy v T + v²/(2a) ≤ L − p (a step of reaction, then the braking distance), with
     p and v taken `sigmas` standard deviations on the bad side. That bounds v, which the command
     moves by `gain`; the command becomes the nearest one, in units of its range, that keeps the
-    bound, or the one that brakes hardest.
+    bound, or the one that brakes hardest. Where not all limits can be kept, those named first in
+    the robot file come first.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
@@ -72,9 +76,11 @@ class Fence:
             index = None if rate is None else names.index(rate.name)
             if index is not None:
                 self._rates.append(index)
-            for sign, edge in ((1.0, spec.state[at].high), (-1.0, spec.state[at].low)):
-                if edge is not None:
-                    self._edges.append(Edge(at, index, sign, edge, limit.deceleration or 0.0))
+            low, high, a = spec.state[at].low, spec.state[at].high, limit.deceleration or 0.0
+            if high is not None:
+                self._edges.append(Edge(at, index, 1.0, high, a, False))
+            if low is not None:
+                self._edges.append(Edge(at, index, -1.0, low, a, high is not None))
 
     def __bool__(self) -> bool:
         return bool(self._edges)
@@ -83,14 +89,16 @@ class Fence:
         self, wanted: np.ndarray, low: np.ndarray, high: np.ndarray, outlook: Outlook
     ) -> np.ndarray:
         """The command [da] in the window nearest to `wanted` that keeps all limits."""
-        bounds = [self._bound(edge, outlook) for edge in self._edges]
+        bounds = self._bounds(outlook)
         command = wanted
-        for _ in range(PASSES):  # where several bind
-            broken = [(g, b) for g, b in bounds if g @ command > b + 1e-9 * (1 + abs(b))]
+        for _ in range(PASSES):  # of projection on each in turn
+            broken = False
+            for slope, bound in reversed(bounds):
+                if slope @ command > bound + ROUNDING * (1 + abs(bound)):
+                    command = self._nearest(command, low, high, slope, bound)
+                    broken = True
             if not broken:
                 break
-            for slope, bound in broken:
-                command = self._nearest(command, low, high, slope, bound)
         return command
 
     def brake(self, low: np.ndarray, high: np.ndarray, outlook: Outlook) -> np.ndarray:
@@ -99,12 +107,25 @@ class Fence:
         rest = outlook.mean[self._rates] - gain @ outlook.command
         command = np.clip(outlook.command, low, high)
         square = np.square(gain).sum(axis=0)
-        for _ in range(10 * PASSES):  # of coordinate descent on ‖rest + gain u‖²
+        for _ in range(2 * PASSES):  # of coordinate descent on ‖rest + gain u‖²
             for j in np.flatnonzero(square > NOTHING):
                 residual = rest + gain @ command
                 best = command[j] - gain[:, j] @ residual / square[j]
                 command[j] = min(max(best, low[j]), high[j])
         return command
+
+    def _bounds(self, outlook: Outlook) -> list[tuple[np.ndarray, float]]:
+        """Bounds of all edges; where ignorance leaves no room between two, the middle."""
+        bounds: list[tuple[np.ndarray, float]] = []
+        for edge in self._edges:
+            slope, bound = self._bound(edge, outlook)
+            if bounds and edge.opposite:
+                upper = bounds[-1][1]
+                if upper < -bound:
+                    middle = (upper - bound) / 2
+                    bounds[-1], bound = (-slope, middle), -middle
+            bounds.append((slope, bound))
+        return bounds
 
     def _bound(self, edge: Edge, outlook: Outlook) -> tuple[np.ndarray, float]:
         """Slope g [da] and bound b of g·u ≤ b, which keeps an edge."""

@@ -55,6 +55,7 @@ class Limiter:
     def send(self, command: np.ndarray) -> np.ndarray:
         """The command [da] within the window, float32; from now on the last one."""
         low, high = self.window()
+        command = np.where(np.isfinite(command), command, self.last)
         sent = np.clip(command, low, high).astype(np.float32)
         sent = np.where(sent > high, np.nextafter(sent, np.float32(-np.inf)), sent)
         sent = np.where(sent < low, np.nextafter(sent, np.float32(np.inf)), sent)

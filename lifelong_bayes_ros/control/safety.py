@@ -71,6 +71,12 @@ class Safety:
             outlook: what the Belief expects of it; without, no limit of the state is kept.
             stamp_ns: time of the state that it answers.
         """
+        with np.errstate(all='ignore'):  # numbers of any size may come
+            return self._check(wanted, outlook, stamp_ns)
+
+    def _check(
+        self, wanted: np.ndarray, outlook: Outlook | None, stamp_ns: int | None
+    ) -> np.ndarray | None:
         fault = self._fault(wanted, outlook, stamp_ns)
         if self.stopped or fault:
             self.interventions['stopped' if self.stopped else fault] += 1
@@ -161,6 +167,8 @@ class Safety:
 
 def _finite(values: object, shape: tuple[int, ...]) -> bool:
     try:
+        if np.iscomplexobj(values):
+            return False
         numbers = np.asarray(values, float)
     except (TypeError, ValueError, OverflowError):
         return False
