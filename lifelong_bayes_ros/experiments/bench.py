@@ -24,8 +24,8 @@ KEPT = Path('out/bench')
 PAGE = Path('BENCHMARKS.md')
 
 
-def run_bench(what: str, status: Status) -> dict[str, Any]:
-    """Measure one thing and return its report object.
+def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, Any]:
+    """Measure one thing and return its report object; `hz` is the rate of `realtime`.
 
     Raises:
         UserError: a node failed.
@@ -46,9 +46,9 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
 
         return safety_report(status)
     if what == 'realtime':
-        from .bench_realtime import realtime_report
+        from .bench_realtime import HZ, realtime_report
 
-        return realtime_report(status)
+        return realtime_report(status, HZ if hz is None else hz)
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report

@@ -1,4 +1,4 @@
-"""What gets past the safety stage: a long run of hostile inputs, judged by the robot file alone."""
+"""What gets past the safety stage: hostile inputs, judged by the robot file alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..control.fence import Outlook
 from ..control.safety import Safety
-from ..robot.spec import RobotSpec, load_robot, parse_robot
+from ..robot.spec import RobotSpec, load_robot
 from .rows import report_object, row
 
 Status = Callable[[str, float], None]
@@ -32,7 +32,7 @@ class Question:
 
 
 class Judge:
-    """Says what is wrong with an answer. It knows the robot file and shares no code with Safety."""
+    """Says what is wrong with an answer, by the robot file; shares no code with Safety."""
 
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
@@ -112,9 +112,9 @@ class Judge:
             change = value - self.last[i]
             if action.slew is not None and abs(change) > action.slew * period + slack:
                 return 'too fast'
-            if action.jerk is not None:
-                if abs(change - self.change[i]) > action.jerk * period**2 + slack:
-                    return 'too abrupt'
+            jerk = np.inf if action.jerk is None else action.jerk * period**2
+            if abs(change - self.change[i]) > jerk + slack:
+                return 'too abrupt'
         return ''
 
     def _direction(self, command: list[float]) -> str:

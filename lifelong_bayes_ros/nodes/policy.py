@@ -71,6 +71,7 @@ class Policy(BaseNode):
         self.belief: Belief | None = None
         self.newest_head: Any = None  # message, kept until its trunk is here
         self.seconds: deque[float] = deque(maxlen=200)
+        self.tick_seconds: deque[float] = deque(maxlen=6000)  # with publishing
         self._forget()
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
@@ -107,6 +108,7 @@ class Policy(BaseNode):
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
         self.heard_at = time.monotonic()  # when a new state came in
+        self.tick_at = time.perf_counter()  # when the reading came that is being answered
         self.planned_ns = 0  # stamp of the plan published last
 
     def _begin(self) -> None:
@@ -125,6 +127,7 @@ class Policy(BaseNode):
         figures = {
             'plan ms p50': f'{np.median(milliseconds):.2f}',
             'plan ms max': f'{milliseconds.max():.2f}',
+            **{f'tick ms p{q:g}': f'{v:.2f}' for q, v in self._percentiles(50, 99, 99.9)},
             **{f'skipped: {k}': v for k, v in self.assembler.skipped.items()},
             **{f'intervened: {k}': v for k, v in self.safety.interventions.items()},
         }
@@ -145,6 +148,10 @@ class Policy(BaseNode):
         if self.refusal:
             return WARN, f'goal refused, the one before is kept: {self.refusal}', figures
         return OK, 'acting', figures
+
+    def _percentiles(self, *percent: float) -> list[tuple[float, float]]:
+        ticks = self.tick_seconds or [0.0]
+        return list(zip(percent, 1e3 * np.percentile(ticks, percent), strict=True))
 
     # ------------------------------------------------------------------ beliefs
     def _on_trunk(self, message: Any) -> None:
@@ -187,6 +194,7 @@ class Policy(BaseNode):
 
     # ------------------------------------------------------------------ states
     def _on_state(self, source: str, message: Any) -> None:
+        self.tick_at = time.perf_counter()
         stamp_ns, values = read_channels(self.spec, source, message)
         last = self.assembler.last
         state = self.assembler.update(source, stamp_ns, values)
@@ -224,6 +232,9 @@ class Policy(BaseNode):
         if act.command is not None:
             planned = () if act.plan is None else (act.plan.actions[0], act.plan.spread)
             self._send(act.stamp_ns, act.command, *planned)
+        self.tick_seconds.append(time.perf_counter() - self.tick_at)
+        self.counts['ticks'] += 1
+        self.counts['late, silent'] += act.late and act.command is None
         self.seconds.append(act.seconds)
         self.counts['late'] += act.seconds > self.spec.period
         self.counts['late plans'] += act.late

@@ -56,10 +56,10 @@ class Safety(Section):
     """Settings of the last stage before a command leaves.
 
     `limits` names the state channels whose limits the command is overruled for, at `sigmas`
-    standard deviations of the Belief, the most important one first. `stale` and `new_regime` are the authority, a share of the
-    command's range, left while the belief is stale or the regime unknown; after `belief_timeout`
-    seconds without a belief the safe action follows. A plan that is not there after `deadline`, a
-    share of the control period, is late: the last one goes on.
+    standard deviations of the Belief, the most important one first. `stale` and `new_regime` are
+    the authority, a share of the command's range, left while the belief is stale or the regime
+    unknown; after `belief_timeout` seconds without a belief the safe action follows. A plan that
+    is not there after `deadline`, a share of the control period, is late: the last one goes on.
     """
 
     limits: dict[str, StateLimit] = {}
