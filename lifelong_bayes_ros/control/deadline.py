@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+import numpy as np
+
 from ..dynamics.belief import Belief
 from ..robot.transitions import State
 from .controller import Act, Controller
@@ -23,6 +25,12 @@ class Deadline:
         self.seconds = seconds
         self._thread = ThreadPoolExecutor(1, 'planner')
         self._running: Future[Plan] | None = None
+
+    def warm(self, belief: Belief) -> None:
+        """Plan once for nothing, so that the first plan need not wait for what loads on use."""
+        dynamics = self.controller.dynamics
+        nowhere = State(0, np.zeros(len(dynamics.spec.state), np.float32))
+        self._thread.submit(Controller(dynamics).act, nowhere, belief).result()
 
     def act(self, state: State, belief: Belief) -> Act:
         """Choose the command for a state, in time."""

@@ -9,8 +9,7 @@ import numpy as np
 from ..robot.limits import rate_of
 from ..robot.spec import RobotSpec
 
-HALVINGS = 40
-PASSES = 20
+PASSES = 10
 ROUNDING = 1e-9
 CREDIBLE = 1e12  # a number beyond this says nothing about a robot
 NOTHING = 1e-12  # a gain below this moves nothing
@@ -107,7 +106,7 @@ class Fence:
         rest = outlook.mean[self._rates] - gain @ outlook.command
         command = np.clip(outlook.command, low, high)
         square = np.square(gain).sum(axis=0)
-        for _ in range(2 * PASSES):  # of coordinate descent on ‖rest + gain u‖²
+        for _ in range(4 * PASSES):  # of coordinate descent on ‖rest + gain u‖²
             for j in np.flatnonzero(square > NOTHING):
                 residual = rest + gain @ command
                 best = command[j] - gain[:, j] @ residual / square[j]
@@ -150,21 +149,25 @@ class Fence:
         slope: np.ndarray,
         bound: float,
     ) -> np.ndarray:
-        """Projection of a command onto {g·u ≤ b} within the window, by its multiplier λ."""
-        if np.abs(slope).max() < NOTHING:
-            return wanted
-        hardest = np.where(slope > 0, low, np.where(slope < 0, high, wanted))
-        if slope @ hardest >= bound:
-            return hardest
+        """Projection of a command in the window onto {g·u ≤ b}, exact.
 
-        def at(multiplier: float) -> np.ndarray:
-            return np.clip(wanted - multiplier * slope * self._metric, low, high)
-
-        enough = 1.0 / max(float(slope @ (slope * self._metric)), NOTHING)
-        while slope @ at(enough) > bound:
-            enough *= 2
-        little = 0.0
-        for _ in range(HALVINGS):
-            middle = (little + enough) / 2
-            little, enough = (middle, enough) if slope @ at(middle) > bound else (little, middle)
-        return at(enough)
+        It is wanted − λ·g in the metric, clipped to the window; λ grows from one edge of the
+        window to the next until the bound holds or no command can move.
+        """
+        direction = slope * self._metric
+        free = np.abs(slope) > NOTHING
+        ends = np.where(slope > 0, low, high)
+        reach = np.full(len(slope), np.inf)
+        reach[free] = (wanted[free] - ends[free]) / direction[free]
+        multiplier, command = 0.0, wanted
+        while True:
+            free &= reach > multiplier
+            excess = slope @ command - bound
+            if excess <= 0 or not free.any():
+                return command
+            needed = multiplier + excess / (slope[free] @ direction[free])
+            multiplier = min(needed, reach[free].min())
+            moved = np.where(reach <= multiplier, ends, wanted - multiplier * direction)
+            command = np.where(np.abs(slope) > NOTHING, moved, wanted)
+            if multiplier == needed:
+                return command

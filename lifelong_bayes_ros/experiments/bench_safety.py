@@ -147,10 +147,10 @@ class Judge:
                     hardest[j] = (
                         max(action.low, lowest) if slope > 0 else min(action.high, highest)
                     )
-            # The way there may break a limit that is no less important.
+            # On the way there a limit that is no less important may want a step of reaction.
             ways = ([u + s * (v - u) for u, v in zip(command, hardest)] for s in (0.01, 0.1, 1.0))
-            seen = [edge for way in ways for edge in self._broken(way, look)]
-            if any(edge[0] <= place and edge not in broken for edge in seen):
+            seen = [edge for way in ways for edge in self._broken(way, look, reaction=True)]
+            if any(edge[0] <= place and edge != (place, rate, sign) for edge in seen):
                 continue
             change = [v - u for u, v in zip(command, hardest)]
             gained = -sign * sum(look.gain[rate, j] * v for j, v in enumerate(change))
@@ -160,7 +160,9 @@ class Judge:
                 return 'beyond where it can brake'
         return ''
 
-    def _broken(self, command: list[float], look: Outlook) -> list[tuple[int, int, int]]:
+    def _broken(
+        self, command: list[float], look: Outlook, reaction: bool = False
+    ) -> list[tuple[int, int, int]]:
         """Limits that are broken: place in the file, channel that is too fast, direction."""
         broken = []
         names = [c.name for c in self.spec.state]
@@ -178,6 +180,7 @@ class Judge:
                 else:
                     room = max(sign * (edge - look.mean[at]) - k * look.sd[at], 0.0)
                     way = _way(speed, limit.deceleration, self.spec.period)
+                    way += reaction * max(speed, 0.0) * self.spec.period
                     beyond = way > room + 1e-4 * (1 + room)
                 if beyond:
                     broken.append((place, rate, sign))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections import deque
@@ -108,6 +109,7 @@ class Policy(BaseNode):
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
         self.heard_at = time.monotonic()  # when a new state came in
+        self.planned = False  # whether there was ever a plan
         self.tick_at = time.perf_counter()  # when the reading came that is being answered
         self.planned_ns = 0  # stamp of the plan published last
 
@@ -189,7 +191,13 @@ class Policy(BaseNode):
 
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
+        first = self.belief is None
         self.belief = decode_belief(data, self.prior_id, 'belief/head')
+        if first and self.deadline is not None:
+            self._settle()
+            self.deadline.warm(self.belief)
+            gc.collect()
+            gc.freeze()  # what is there by now stays; looking through it takes many milliseconds
         self._act_if_due()
 
     # ------------------------------------------------------------------ states
@@ -234,7 +242,8 @@ class Policy(BaseNode):
             self._send(act.stamp_ns, act.command, *planned)
         self.tick_seconds.append(time.perf_counter() - self.tick_at)
         self.counts['ticks'] += 1
-        self.counts['late, silent'] += act.late and act.command is None
+        self.planned |= act.plan is not None
+        self.counts['late, silent'] += act.late and act.command is None and self.planned
         self.seconds.append(act.seconds)
         self.counts['late'] += act.seconds > self.spec.period
         self.counts['late plans'] += act.late
