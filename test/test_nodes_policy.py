@@ -149,7 +149,9 @@ def test_an_estop_latches_and_silence_follows(policy, sent, tiny_prior):
         tell_state(policy, tick)
     assert len(sent['command']) == QUAD.safe_action.ticks
     np.testing.assert_allclose(sent['command'][-1].data, QUAD.neutral, rtol=1e-6)
-    assert diagnosis(policy)[0].startswith('stopped by estop')
+    said, figures = diagnosis(policy)
+    assert said == 'stopped; call ~/enable to go on'
+    assert figures['why stopped'] == 'stopped by estop'
     assert policy._on_enable(SetBool.Request(data=True)) == (True, 'acting')
     tell_state(policy, tick + 1)
     assert len(sent['command']) == QUAD.safe_action.ticks + 1

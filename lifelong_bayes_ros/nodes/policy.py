@@ -136,7 +136,8 @@ class Policy(BaseNode):
         if self.refusal:
             figures['goal refused last'] = self.refusal
         if self.safety.stopped:
-            return WARN, f'{self.safety.stopped}; call ~/enable to go on', figures
+            figures['why stopped'] = self.safety.stopped
+            return WARN, 'stopped; call ~/enable to go on', figures
         if self.controller is None or self.belief is None:
             return WARN, 'no belief yet', figures
         if time.monotonic() - self.heard_at > self.spec.max_age:
