@@ -214,11 +214,13 @@ def bench(args: argparse.Namespace) -> int:
     given = [f'--{k}' for k in STREAM_DEFAULTS if getattr(args, k) is not None]
     if given:
         raise UserError(f'{given[0]} is for `bench stream` only; leave it out')
+    if args.hz is not None and args.what != 'realtime':
+        raise UserError('--hz is for `bench realtime` only; leave it out')
     with status_bar() as status:
         if args.what == 'all':
             report = run_all(status)
         else:
-            report = run_bench(args.what, status)
+            report = run_bench(args.what, status, args.hz)
     return deliver(report, args.json)
 
 
@@ -345,10 +347,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
         'what',
-        choices=['loop', 'optimizer', 'quality', 'stream', 'all'],
+        choices=['loop', 'optimizer', 'quality', 'realtime', 'safety', 'stream', 'all'],
         help='what to measure; `all` adds lives of all robots, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
     )
+    sub.add_argument('--hz', type=float, help='realtime: control rate (default 100)')
     sub.add_argument('--methods', help='stream: comma-separated (default all)')
     sub.add_argument('--seeds', help='stream: N for 0 to N-1, or A:B for A to B-1 (default 10)')
     sub.add_argument('--jobs', type=int, help='stream: processes, one thread each (default 1)')

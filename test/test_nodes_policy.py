@@ -1,16 +1,36 @@
-"""The policy node by itself: a large trunk and its small heads may arrive in any order."""
+"""The policy node by itself: beliefs in any order, goals, stops, late plans and what it says."""
 
+import math
+import threading
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy')
 
 import rclpy
+from geometry_msgs.msg import PoseStamped, Twist
+from nav_msgs.msg import Path
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, fingerprint
 from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.nodes import topics
 from lifelong_bayes_ros.nodes.bringup import claim_domain
-from lifelong_bayes_ros.nodes.codecs import bytes_to_msg
+from lifelong_bayes_ros.nodes.codecs import (
+    bytes_to_msg,
+    from_named,
+    state_messages,
+    table_from_msg,
+)
+from lifelong_bayes_ros.nodes.goals import read_goal
 from lifelong_bayes_ros.nodes.policy import Policy
+from lifelong_bayes_ros.robot.spec import load_robot
+from plants import QUAD
 
 
 @pytest.fixture
@@ -22,6 +42,7 @@ def policy():
     node.trigger_configure()
     node.trigger_activate()
     yield node
+    node._settle()
     node.destroy_node()
     rclpy.try_shutdown()
     lock.close()
@@ -44,3 +65,242 @@ def test_a_head_of_another_trunk_is_left_out_when_a_trunk_arrives(policy, tiny_p
     policy._on_trunk(bytes_to_msg(encode_prior(tiny_prior)))
     assert policy.belief is None
     assert policy.controller is not None
+
+
+# ---------------------------------------------------------------------- acting
+PERIOD = QUAD.period_ns
+
+
+@pytest.fixture
+def sent(policy, monkeypatch):
+    """What the policy publishes, by topic."""
+    publishers = {
+        'command': policy.commands,
+        'uncertainty': policy.uncertainty,
+        'plan_spreads': policy.plan_spreads,
+    }
+    sent = {name: [] for name in publishers}
+    for name, publisher in publishers.items():
+        monkeypatch.setattr(publisher, 'publish', sent[name].append)
+    return sent
+
+
+def believe(policy, prior, belief=None):
+    policy._on_trunk(bytes_to_msg(encode_prior(prior)))
+    belief = belief or Learner(prior).belief()
+    policy._on_belief(bytes_to_msg(encode_belief(belief, fingerprint(prior))))
+
+
+def tell_state(policy, tick, x=(0.0, 1.5, 0.0, 0.0, 0.0, 0.0)):
+    for source, message in state_messages(QUAD, (tick + 1) * PERIOD, np.float32(x)).items():
+        policy._on_state(source, message)
+
+
+def diagnosis(policy):
+    _, message, figures = policy.diagnose()
+    return message, figures
+
+
+def test_a_belief_of_another_robot_leaves_the_robot_in_its_safe_action(policy, sent, tiny_prior):
+    spec = QUAD.model_copy(update={'period': 0.02})
+    other = replace(tiny_prior, dynamics=replace(tiny_prior.dynamics, spec=spec))
+    believe(policy, other)
+    assert policy.counts['belief of another robot'] == 1
+    assert policy.belief is None
+    for tick in range(QUAD.safe_action.ticks + 3):
+        tell_state(policy, tick)
+    commands = [list(m.data) for m in sent['command']]
+    np.testing.assert_allclose(commands, [QUAD.neutral] * QUAD.safe_action.ticks, rtol=1e-6)
+    assert diagnosis(policy)[0] == 'no belief yet'
+
+
+def test_a_belief_of_another_version_is_refused(policy, tiny_prior, monkeypatch):
+    monkeypatch.setattr('lifelong_bayes_ros.learning.codec.VERSION', 99)
+    message = bytes_to_msg(encode_prior(tiny_prior))
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"format version '99', this package reads"):
+        policy._on_trunk(message)
+    assert policy.controller is None
+
+
+def test_it_says_how_sure_it_is_per_channel_and_along_its_plan(
+    policy, sent, tiny_prior, monkeypatch
+):
+    monkeypatch.setattr(policy.plans, 'get_subscription_count', lambda: 1)
+    believe(policy, tiny_prior)
+    policy.deadline.seconds = 30.0
+    tell_state(policy, 10)
+    _, values = from_named(sent['uncertainty'][0])
+    kinds = ('mean', 'epistemic', 'aleatoric')
+    assert {f'{n}.{k}' for n in QUAD.state_names for k in kinds} <= values.keys()
+    assert (values['authority'], values['late']) == (1.0, 0.0)
+    table = table_from_msg(sent['plan_spreads'][0], topics.SPREAD_AXES)
+    assert table.shape == (3, QUAD.planner.horizon, len(QUAD.state))
+    first = np.array([[values[f'{n}.{k}'] for n in QUAD.state_names] for k in kinds])
+    np.testing.assert_allclose(table[:, 0], first, rtol=0.05, atol=1e-4)
+    assert (table[2, -1] > table[2, 0]).all()  # noise adds up
+
+
+def test_an_estop_latches_and_silence_follows(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    policy._on_estop(Bool(data=True))
+    policy._on_estop(Bool(data=False))
+    for tick in range(QUAD.safe_action.ticks + 3):
+        tell_state(policy, tick)
+    assert len(sent['command']) == QUAD.safe_action.ticks
+    np.testing.assert_allclose(sent['command'][-1].data, QUAD.neutral, rtol=1e-6)
+    said, figures = diagnosis(policy)
+    assert said == 'stopped; call ~/enable to go on'
+    assert figures['why stopped'] == 'stopped by estop'
+    assert policy._on_enable(SetBool.Request(data=True)) == (True, 'acting')
+    tell_state(policy, tick + 1)
+    assert len(sent['command']) == QUAD.safe_action.ticks + 1
+
+
+def test_a_late_plan_is_counted_and_answered_all_the_same(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    policy.deadline.seconds = 30.0
+    tell_state(policy, 0)
+    policy.deadline.seconds = 0.0
+    think, gate = policy.controller.think, threading.Event()
+    policy.controller.think = lambda *args: gate.wait() and think(*args)
+    for tick in range(1, 4):
+        tell_state(policy, tick)
+    gate.set()
+    assert len(sent['command']) == 4
+    assert policy.counts['late plans'] == 3
+    assert from_named(sent['uncertainty'][-1])[1]['late'] == 1.0
+
+
+# ---------------------------------------------------------------------- goals
+def pose(x=0.5, z=2.0, frame='odom', seconds=0):
+    message = PoseStamped()
+    message.header.frame_id, message.header.stamp.sec = frame, seconds
+    message.pose.position.x, message.pose.position.z = x, z
+    return message
+
+
+def test_a_pose_becomes_the_goal(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    tell_state(policy, 0)
+    policy._on_goal(pose())
+    assert policy.goal.channels == ('x', 'z')
+    np.testing.assert_array_equal(policy.controller.planner.cost.target(9, 1)[0, :2], [0.5, 2.0])
+    policy._on_estop(Bool(data=True))
+    assert policy.goal is None  # it must be sent again
+
+
+@pytest.mark.parametrize(
+    ('message', 'words'),
+    [
+        (pose(frame='map'), "unknown frame 'map'"),
+        (pose(frame=''), "unknown frame ''"),
+        (pose(x=math.nan), 'not finite'),
+        (pose(x=9.0), '9 is above high 4 of state.x'),
+        (pose(seconds=1), 'stamped'),
+    ],
+)
+def test_a_bad_goal_is_refused_and_the_one_before_is_kept(policy, tiny_prior, message, words):
+    believe(policy, tiny_prior)
+    policy._on_goal(pose())
+    assert 'no state' in policy.refusal
+    tell_state(policy, 100_000)
+    policy._on_goal(pose())
+    goal = policy.goal
+    policy._on_goal(message)
+    assert policy.goal is goal
+    assert policy.counts['goal refused'] == 2
+    said, figures = diagnosis(policy)
+    assert words in said
+    assert words in figures['goal refused last']
+    policy._on_goal(pose())
+    assert diagnosis(policy)[0] == 'acting'
+
+
+def test_where_a_goal_is_required_the_safe_action_is_sent_until_one_is_good(
+    policy, sent, tiny_prior
+):
+    wanted = policy.spec.goal_input.model_copy(update={'required': True})
+    policy.spec = policy.spec.model_copy(update={'goal_input': wanted})
+    believe(policy, tiny_prior)
+    tell_state(policy, 0, x=(1.0, 1.0, 0.2, 0, 0, 0))
+    policy._on_goal(pose(frame='map'))
+    tell_state(policy, 1, x=(1.0, 1.0, 0.2, 0, 0, 0))
+    np.testing.assert_allclose([m.data for m in sent['command']], [QUAD.neutral] * 2, rtol=1e-6)
+    assert diagnosis(policy)[0] == 'no goal yet: safe action'
+    policy._on_goal(pose())
+    policy.deadline.seconds = 30.0
+    tell_state(policy, 2, x=(1.0, 1.0, 0.2, 0, 0, 0))
+    assert np.abs(np.array(sent['command'][-1].data) - QUAD.neutral).max() > 0.1
+
+
+ARM, DRIVE = load_robot('arm'), load_robot('diffdrive')
+
+
+def trajectory(names=('elbow', 'shoulder'), points=(([0.1, 0.2], [0.0, 1.0], 1),), seconds=0):
+    message = JointTrajectory(joint_names=list(names))
+    message.header.stamp.sec = seconds
+    for positions, velocities, at in points:
+        point = JointTrajectoryPoint(positions=positions, velocities=velocities)
+        point.time_from_start.sec = at
+        message.points.append(point)
+    return message
+
+
+def test_a_joint_trajectory_is_read_by_the_names_of_its_joints():
+    goal = read_goal(ARM, trajectory(seconds=10), 10 * 10**9)
+    assert goal.channels == ('shoulder', 'elbow')
+    np.testing.assert_array_equal(goal.reference(11 * 10**9, 1)[0], [[0.2, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ('message', 'words'),
+    [
+        (trajectory(names=('elbow',)), 'joint_names'),
+        (trajectory(names=('elbow', 'wrist')), 'wrist'),
+        (trajectory(points=(([0.1], [], 1),)), '1 positions for 2 joints'),
+        (trajectory(points=(([0.1, 0.2], [0.0], 1),)), '1 velocities for 2 joints'),
+        (trajectory(points=(([0.1, 0.2], [], 1), ([0.1, 0.2], [0.0, 0.0], 2))), 'all or none'),
+        (trajectory(points=()), 'no points'),
+        (trajectory(points=(([0.1, 0.2], [], 2), ([0.1, 0.2], [], 1))), 'increase'),
+        (trajectory(seconds=8), 'ended 1.000 s ago'),
+        (trajectory(points=(([math.inf, 0.2], [], 1),)), 'not finite'),
+    ],
+)
+def test_a_trajectory_of_the_wrong_form_is_refused(message, words):
+    with pytest.raises(UserError, match='goal') as caught:
+        read_goal(ARM, message, 10 * 10**9)
+    assert words in str(caught.value)
+
+
+def test_a_path_and_its_faults():
+    path = Path()
+    path.header.frame_id = 'odom'
+    with pytest.raises(UserError, match='no points'):
+        read_goal(DRIVE, path, 0)
+    for x in (0.0, 1.0, 2.0):
+        stop = PoseStamped()
+        stop.pose.position.x = x
+        path.poses.append(stop)
+    goal = read_goal(DRIVE, path, 0)
+    speed = DRIVE.goal_input.speed
+    np.testing.assert_allclose(goal.reference(10**9, 1)[0][0], [speed, 0, 0], atol=1e-9)
+    path.poses[1].pose.orientation.w = 0.0
+    with pytest.raises(UserError, match='zero quaternion'):
+        read_goal(DRIVE, path, 0)
+    path.poses[1].pose.orientation.w = 1.0
+    path.poses[2].pose.position.y = 7.0
+    with pytest.raises(UserError, match='7 is above high 3'):
+        read_goal(DRIVE, path, 0)
+
+
+def test_a_twist_is_tracked_in_the_frame_of_the_body():
+    track = {'type': 'geometry_msgs/msg/Twist', 'track': {'forward': 20.0, 'yaw_rate': 2.0}}
+    spec = type(DRIVE).model_validate(DRIVE.model_dump() | {'goal_input': track})
+    message = Twist()
+    message.linear.x, message.angular.z = 0.3, -0.5
+    target = read_goal(spec, message, 0).target(0, 1)[0]
+    np.testing.assert_array_equal(target, [0, 0, 0, 0.3, 0, -0.5])
+    message.linear.x = math.nan
+    with pytest.raises(UserError, match='not finite'):
+        read_goal(spec, message, 0)

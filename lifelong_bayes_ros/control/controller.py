@@ -9,14 +9,23 @@ import numpy as np
 
 from ..dynamics.belief import Belief, Spread, predict
 from ..dynamics.model import DELAYS, Dynamics
+from ..memory.regimes import NEW
 from ..robot.transitions import State
+from .fence import Outlook
+from .goals import FileGoal, Goal
 from .planner import Plan, Planner
 from .safety import Safety
+
+NUDGE = 0.01  # of a command's half range, for derivatives
 
 
 @dataclass(frozen=True)
 class Act:
-    """What came of a tick. `command` is None when the robot must be left alone."""
+    """What came of a tick. `command` is None when the robot must be left alone.
+
+    `late`: the plan was not there in time, so that the last one went on. `authority`: the share of
+    the command's range that safety granted.
+    """
 
     stamp_ns: int
     command: np.ndarray | None
@@ -24,10 +33,16 @@ class Act:
     spread: Spread | None
     stale: bool
     seconds: float
+    late: bool = False
+    authority: float = 1.0
 
 
 class Controller:
-    """Plans through the newest Belief; falls back on the nominal model when it is stale."""
+    """Plans through the newest Belief; falls back on the nominal model when it is stale.
+
+    A tick has two halves: `think`, which takes long and may run in a thread of its own, and
+    `answer`, which is quick. `act` is both.
+    """
 
     def __init__(
         self,
@@ -47,11 +62,16 @@ class Controller:
         """Forget the past, e.g. at activation."""
         self.planner.reset()
         self.safety.reset()
+        self._last: Plan | None = None
 
     def adopt(self, dynamics: Dynamics) -> None:
         """Plan with another trunk from now on; the running plan goes on."""
         self.dynamics = dynamics
         self.planner.adopt(dynamics)
+
+    def aim(self, goal: Goal | None) -> None:
+        """Follow another goal from the next plan on; None: the robot file's."""
+        self.planner.cost.aim(goal or FileGoal(self.dynamics.spec))
 
     @property
     def past(self) -> np.ndarray:
@@ -61,16 +81,108 @@ class Controller:
     def act(self, state: State, belief: Belief) -> Act:
         """Choose the command for a state."""
         started = time.perf_counter()
-        age = (state.stamp_ns - belief.stamp_ns) * 1e-9
-        stale = belief.stamp_ns > 0 and age > self.max_belief_age
-        if stale:
-            theta = self.dynamics.nominal_theta.astype(np.float32)
-            belief = replace(belief, theta=theta, mode='nominal')
-        past = self.past
-        plan = self.planner.plan(belief, state.stamp_ns, state.x, past)
-        command = self.safety.check(plan.actions[0])
+        plan = self.think(state, belief, self.past)
+        return self.answer(state, belief, plan, started)
+
+    def think(self, state: State, belief: Belief, past: np.ndarray) -> Plan:
+        """Plan from a state after past commands [DELAYS, da]."""
+        return self.planner.plan(self._believed(state, belief), state.stamp_ns, state.x, past)
+
+    def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:
+        """Command for a state by its plan; without one, by the last plan, moved on in time.
+
+        A last plan that is over, or none, leads to the safe action.
+        """
+        late, stale = plan is None, self._stale(state, belief)
+        if plan is None:
+            plan = None if self._last is None else self._moved(self._last, state.stamp_ns)
+        else:
+            self._last = plan
+        past = np.array(self.past)
+        belief = self._believed(state, belief)
+        spread, wanted, command = None, None, None
+        if plan is not None:
+            wanted = np.asarray(plan.actions[0], np.float32)
+            outlook = None
+            if np.isfinite(wanted).all():
+                spread = self._predict(belief, state, wanted, past)
+                outlook = self._outlook(belief, state, wanted, past, spread, stale)
+            command = self.safety.check(wanted, outlook, state.stamp_ns)
+        else:
+            command = self.safety.safe_action()
         if command is None:
-            return Act(state.stamp_ns, None, plan, None, stale, time.perf_counter() - started)
-        u = command.astype(float)
-        spread = predict(self.dynamics, belief, state.x.astype(float), u, past)
-        return Act(state.stamp_ns, command, plan, spread, stale, time.perf_counter() - started)
+            spread = None
+        elif spread is None or not np.array_equal(command, wanted):
+            spread = self._predict(belief, state, command, past)
+        seconds = time.perf_counter() - started
+        authority = self.safety.authority if plan is not None else 0.0
+        return Act(state.stamp_ns, command, plan, spread, stale, seconds, late, authority)
+
+    def safe_action(self, state: State, belief: Belief) -> np.ndarray | None:
+        """The safe action in a state, which the Belief may help to brake with."""
+        if not self.safety.needs_outlook:
+            return self.safety.safe_action()
+        last, past, stale = self.safety.last, np.array(self.past), self._stale(state, belief)
+        belief = self._believed(state, belief)
+        spread = self._predict(belief, state, last, past)
+        return self.safety.safe_action(self._outlook(belief, state, last, past, spread, stale))
+
+    def take_up(self, plan: Plan) -> None:
+        """Let a plan that came late be the last one, for ticks whose own is late."""
+        self._last = plan
+
+    # ------------------------------------------------------------------ the Belief
+    def _stale(self, state: State, belief: Belief) -> bool:
+        return belief.stamp_ns > 0 and self._age(state, belief) > self.max_belief_age
+
+    def _age(self, state: State, belief: Belief) -> float:
+        return (state.stamp_ns - belief.stamp_ns) * 1e-9 if belief.stamp_ns > 0 else 0.0
+
+    def _believed(self, state: State, belief: Belief) -> Belief:
+        if not self._stale(state, belief):
+            return belief
+        theta = self.dynamics.nominal_theta.astype(np.float32)
+        return replace(belief, theta=theta, mode='nominal')
+
+    def _predict(self, belief: Belief, state: State, u: np.ndarray, past: np.ndarray) -> Spread:
+        return predict(self.dynamics, belief, state.x.astype(float), u.astype(float), past)
+
+    def _outlook(
+        self,
+        belief: Belief,
+        state: State,
+        wanted: np.ndarray,
+        past: np.ndarray,
+        spread: Spread,
+        stale: bool,
+    ) -> Outlook:
+        spec = self.dynamics.spec
+        gain = np.zeros((len(spec.state), len(wanted)))
+        if self.safety.needs_outlook:
+            for j, step in enumerate(NUDGE * spec.action_half_range):
+                nudged = wanted.astype(float)
+                nudged[j] += step if nudged[j] < spec.neutral[j] else -step
+                mean = self._predict(belief, state, nudged, past).mean
+                gain[:, j] = spec.wrap(mean - spread.mean) / (nudged[j] - wanted[j])
+        trust = spec.safety.stale if stale else 1.0
+        unknown = belief.regimes.get(NEW, 0.0)  # probability
+        trust *= 1.0 - unknown * (1.0 - spec.safety.new_regime)
+        return Outlook(
+            wanted.astype(float),
+            spread.mean,
+            gain,
+            np.sqrt(spread.epistemic + spread.aleatoric),
+            spread.ood,
+            max(self._age(state, belief), 0.0),
+            trust,
+        )
+
+    def _moved(self, plan: Plan, stamp_ns: int) -> Plan | None:
+        """A plan as it stands at a later time; None once it is over."""
+        passed = round((stamp_ns - plan.stamp_ns) / self.dynamics.spec.period_ns)
+        if not 0 <= passed < len(plan.actions):
+            return None
+        tail = np.repeat(plan.actions[-1:], passed, axis=0)
+        return replace(
+            plan, stamp_ns=stamp_ns, actions=np.concatenate([plan.actions[passed:], tail])
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..robot.spec import RobotSpec
+from .goals import FileGoal, Goal
 
 
 class Cost:
@@ -14,17 +15,7 @@ class Cost:
         self.spec = spec
         names = spec.state_names
         ds = len(names)
-        self._tracked = spec.index(list(spec.goal.track))
-        self._weights = np.zeros(ds, np.float32)
-        for name, weight in spec.cost.track.items():
-            self._weights[names.index(name)] += weight
-        self._rates = [
-            (i, list(spec.goal.track).index(c.derivative_of))
-            for i, c in enumerate(spec.state)
-            if c.derivative_of in spec.cost.rate
-        ]
-        for i, _ in self._rates:
-            self._weights[i] += spec.cost.rate[spec.state[i].derivative_of]
+        self.aim(FileGoal(spec))
         self._damping = np.zeros(ds, np.float32)
         for name, weight in spec.cost.state.items():
             self._damping[names.index(name)] = weight
@@ -34,14 +25,14 @@ class Cost:
         self._half = spec.action_half_range.astype(np.float32)
         self._neutral = spec.neutral.astype(np.float32)
 
+    def aim(self, goal: Goal) -> None:
+        """Follow another goal from now on."""
+        self.goal = goal
+        self._weights = goal.weights.astype(np.float32)
+
     def target(self, stamp_ns: int, steps: int) -> np.ndarray:
         """Target states [steps, ds]; channels without a reference weigh nothing."""
-        position, velocity = self.spec.reference(stamp_ns, steps)
-        target = np.zeros((steps, len(self.spec.state)))
-        target[:, self._tracked] = position
-        for i, column in self._rates:
-            target[:, i] = velocity[:, column]
-        return target.astype(np.float32)
+        return self.goal.target(stamp_ns, steps).astype(np.float32)
 
     def __call__(
         self, states: np.ndarray, actions: np.ndarray, previous: np.ndarray, target: np.ndarray

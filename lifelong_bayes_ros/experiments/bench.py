@@ -24,8 +24,8 @@ KEPT = Path('out/bench')
 PAGE = Path('BENCHMARKS.md')
 
 
-def run_bench(what: str, status: Status) -> dict[str, Any]:
-    """Measure one thing and return its report object.
+def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, Any]:
+    """Measure one thing and return its report object; `hz` is the rate of `realtime`.
 
     Raises:
         UserError: a node failed.
@@ -41,6 +41,14 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
 
         report = stream_command(list(METHODS), list(range(10)), KEPT / 'stream', status)
         return {k: v for k, v in report.items() if k != 'tables'}
+    if what == 'safety':
+        from .bench_safety import safety_report
+
+        return safety_report(status)
+    if what == 'realtime':
+        from .bench_realtime import HZ, realtime_report
+
+        return realtime_report(status, HZ if hz is None else hz)
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report
@@ -56,6 +64,8 @@ COMMANDS = {
     'loop': 'lifelong-bayes bench loop',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
+    'realtime': 'lifelong-bayes bench realtime',
+    'safety': 'lifelong-bayes bench safety',
     'stream': 'lifelong-bayes bench stream',
 }
 

@@ -102,7 +102,11 @@ def read_channels(spec: RobotSpec, source: str, message: Any) -> tuple[int, dict
         values = {c.name: _joint_value(message, source, c.joint, c.field) for c in channels}
     else:
         used = {c.field for c in channels}
-        fields = _odometry(message, used) if isinstance(message, Odometry) else _imu(message, used)
+        fields = (
+            odometry_fields(message, used)
+            if isinstance(message, Odometry)
+            else _imu(message, used)
+        )
         values = {c.name: fields[c.field] for c in channels}
     return to_ns(message.header.stamp), values
 
@@ -147,7 +151,8 @@ def _joint_value(message: JointState, source: str, joint: str | None, field: str
     return values[index]
 
 
-def _odometry(message: Odometry, used: set[str]) -> dict[str, float]:
+def odometry_fields(message: Odometry, used: set[str]) -> dict[str, float]:
+    """Values of an Odometry by the names in `FIELDS`, at least those that are used."""
     twist = message.twist.twist
     body = _vector(twist.linear)
     position, q = message.pose.pose.position, message.pose.pose.orientation

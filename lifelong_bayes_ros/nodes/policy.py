@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,10 +17,14 @@ import torch
 from std_srvs.srv import SetBool
 
 from ..control.controller import Act, Controller
+from ..control.deadline import Deadline
+from ..control.forecast import Forecast, forecast
+from ..control.goals import Goal
 from ..control.safety import Safety
 from ..dynamics.belief import Belief
 from ..errors import UserError
 from ..learning.codec import decode_belief, decode_prior, fingerprint
+from ..memory.regimes import NEW
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
@@ -31,6 +37,7 @@ from .codecs import (
     read_channels,
     table_to_msg,
 )
+from .goals import read_goal
 
 torch.set_num_threads(1)
 
@@ -38,8 +45,9 @@ torch.set_num_threads(1)
 class Policy(BaseNode):
     """Answers every state with a command, planned through the newest belief.
 
-    In lockstep a state waits for the belief that knows of it. Otherwise the policy acts at once,
-    and a watchdog sends the safe action, then nothing, when no state comes in.
+    In lockstep a state waits for the belief that knows of it, and for its plan. Otherwise the
+    policy acts at once, the last plan answers where the new one is late, and a watchdog sends the
+    safe action, then nothing, when no state comes in. A goal that is refused changes nothing.
     """
 
     NAME = 'policy'
@@ -59,50 +67,76 @@ class Policy(BaseNode):
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
         self.controller: Controller | None = None
+        self.deadline: Deadline | None = None
         self.prior_id = ''
         self.belief: Belief | None = None
         self.newest_head: Any = None  # message, kept until its trunk is here
-        self.enabled = False
         self.seconds: deque[float] = deque(maxlen=200)
+        self.tick_seconds: deque[float] = deque(maxlen=6000)  # with publishing
         self._forget()
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
         self.uncertainty = self.advertise(topics.UNCERTAINTY)
         self.plans = self.advertise(topics.PLAN)
+        self.plan_spreads = self.advertise(topics.PLAN_SPREAD)
         for source, topic in topics.state_topics(self.spec).items():
             self.listen(topic, partial(self._on_state, source), qos.SENSOR)
         self.listen(topics.TRUNK, self._on_trunk)
         self.listen(topics.HEAD, self._on_belief)
         self.listen(topics.ESTOP, self._on_estop)
+        goal_topic = topics.goal_topic(self.spec)
+        if goal_topic is not None:
+            self.listen(goal_topic, self._on_goal)
         self.serve(SetBool, '~/enable', self._on_enable)
         if not self.lockstep:
             self.every(self.spec.period, self._watch)
 
     def activate(self) -> None:
         self._forget()
-        self.enabled = self.value('enabled_at_start')
+        if self.value('enabled_at_start'):
+            self.safety.enable()
+        else:
+            self.safety.stop('not enabled yet')
 
     def _forget(self) -> None:
         """Begin anew, but with the belief at hand."""
         self.assembler.reset()
-        self.safety.reset()
-        if self.controller is not None:
-            self.controller.reset()
+        self._begin()
+        self._follow(None)
+        self.refusal = ''  # why the goal that came last was refused
+        self.conservative = ''  # why authority is held down
         self.held: State | None = None  # in lockstep: the state that waits for its belief
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
         self.heard_at = time.monotonic()  # when a new state came in
+        self.planned = False  # whether there was ever a plan
+        self.tick_at = time.perf_counter()  # when the reading came that is being answered
         self.planned_ns = 0  # stamp of the plan published last
+
+    def _begin(self) -> None:
+        """Forget what was commanded and planned."""
+        self.safety.reset()
+        if self.controller is not None:
+            self._settle()
+            self.controller.reset()
+
+    def _settle(self) -> None:
+        if self.deadline is not None:
+            self.deadline.settle()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         milliseconds = 1e3 * np.array(self.seconds or [0.0])
         figures = {
             'plan ms p50': f'{np.median(milliseconds):.2f}',
             'plan ms max': f'{milliseconds.max():.2f}',
+            **{f'tick ms p{q:g}': f'{v:.2f}' for q, v in self._percentiles(50, 99, 99.9)},
             **{f'skipped: {k}': v for k, v in self.assembler.skipped.items()},
             **{f'intervened: {k}': v for k, v in self.safety.interventions.items()},
         }
-        if not self.enabled:
+        if self.refusal:
+            figures['goal refused last'] = self.refusal
+        if self.safety.stopped:
+            figures['why stopped'] = self.safety.stopped
             return WARN, 'stopped; call ~/enable to go on', figures
         if self.controller is None or self.belief is None:
             return WARN, 'no belief yet', figures
@@ -110,7 +144,17 @@ class Policy(BaseNode):
             return WARN, 'no state comes in', figures
         if self.belief.mode == 'nominal':
             return WARN, 'guard: acting on the nominal model', figures
+        if self.conservative:
+            return WARN, f'acting carefully: {self.conservative}', figures
+        if self._lacks_goal():
+            return WARN, 'no goal yet: safe action', figures
+        if self.refusal:
+            return WARN, f'goal refused, the one before is kept: {self.refusal}', figures
         return OK, 'acting', figures
+
+    def _percentiles(self, *percent: float) -> list[tuple[float, float]]:
+        ticks = self.tick_seconds or [0.0]
+        return list(zip(percent, 1e3 * np.percentile(ticks, percent), strict=True))
 
     # ------------------------------------------------------------------ beliefs
     def _on_trunk(self, message: Any) -> None:
@@ -129,7 +173,12 @@ class Policy(BaseNode):
         if self.controller is None:
             age = self.value('max_belief_age')
             self.controller = Controller(dynamics, self.value('seed'), age, self.safety)
+            self.controller.aim(self.goal)
+            if not self.lockstep:
+                seconds = self.spec.safety.deadline * self.spec.period
+                self.deadline = Deadline(self.controller, seconds)
         else:
+            self._settle()
             self.controller.adopt(dynamics)
         if self.newest_head is not None:
             # The small head may overtake its large trunk; one of the old trunk is of no use.
@@ -143,11 +192,18 @@ class Policy(BaseNode):
 
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
+        first = self.belief is None
         self.belief = decode_belief(data, self.prior_id, 'belief/head')
+        if first and self.deadline is not None:
+            self._settle()
+            self.deadline.warm(self.belief)
+            gc.collect()
+            gc.freeze()  # what is there by now stays; looking through it takes many milliseconds
         self._act_if_due()
 
     # ------------------------------------------------------------------ states
     def _on_state(self, source: str, message: Any) -> None:
+        self.tick_at = time.perf_counter()
         stamp_ns, values = read_channels(self.spec, source, message)
         last = self.assembler.last
         state = self.assembler.update(source, stamp_ns, values)
@@ -166,34 +222,54 @@ class Policy(BaseNode):
         state, belief = self.held, self.belief
         if state is None:
             return
-        if self.enabled and self.controller is not None and belief is not None:
-            if self.lockstep and belief.stamp_ns < state.stamp_ns:
+        controller, stopped = self.controller, self.safety.stopped
+        if controller is None or belief is None:
+            if self.lockstep and not stopped:
                 return
-            self._act(self.controller, state, belief)
-        elif self.lockstep and self.enabled:
+            self._send_safe(state.stamp_ns, self.safety.safe_action())
+        elif self.lockstep and not stopped and belief.stamp_ns < state.stamp_ns:
             return
+        elif stopped or self._lacks_goal():
+            self._send_safe(state.stamp_ns, controller.safe_action(state, belief))
         else:
-            self._send_safe(state.stamp_ns)
+            self._act(controller, state, belief)
         self.held = None
 
     def _act(self, controller: Controller, state: State, belief: Belief) -> None:
-        past = controller.past
-        act = controller.act(state, belief)
+        past = np.array(controller.past)
+        act = (self.deadline or controller).act(state, belief)
         if act.command is not None:
-            self._send(act.stamp_ns, act.command, act.plan.actions[0], act.plan.spread)
+            planned = () if act.plan is None else (act.plan.actions[0], act.plan.spread)
+            self._send(act.stamp_ns, act.command, *planned)
+        self.tick_seconds.append(time.perf_counter() - self.tick_at)
+        self.counts['ticks'] += 1
+        self.planned |= act.plan is not None
+        self.counts['late, silent'] += act.late and act.command is None and self.planned
         self.seconds.append(act.seconds)
         self.counts['late'] += act.seconds > self.spec.period
+        self.counts['late plans'] += act.late
         self.counts['stale belief'] += act.stale
+        self.conservative = _why_careful(act, belief)
         if act.spread is not None:
             self._publish_uncertainty(act, belief)
+        # A late plan is still being made, with the rollout that a forecast needs.
+        if act.plan is not None and not act.late:
+            self._publish_plan(controller, act, belief, state, past)
+
+    def _publish_plan(
+        self, controller: Controller, act: Act, belief: Belief, state: State, past: np.ndarray
+    ) -> None:
         since = state.stamp_ns - self.planned_ns
-        if (
-            not 0 <= since < 1e9 / self.value('plan_rate_hz')
-            and self.plans.get_subscription_count()
-        ):
-            self.planned_ns = state.stamp_ns
-            fan = controller.planner.rollout.fan(belief, state.x, act.plan.actions, past)
-            self.plans.publish(table_to_msg(fan, topics.PLAN_AXES))
+        if 0 <= since < 1e9 / self.value('plan_rate_hz'):
+            return
+        outputs = (self.plans, self.plan_spreads)
+        if not any(output.get_subscription_count() for output in outputs):
+            return
+        self.planned_ns = state.stamp_ns
+        rollout = controller.planner.rollout
+        ahead = forecast(controller.dynamics, rollout, belief, state.x, act.plan.actions, past)
+        self.plans.publish(table_to_msg(ahead.members, topics.PLAN_AXES))
+        self.plan_spreads.publish(table_to_msg(_spread_table(ahead), topics.SPREAD_AXES))
 
     def _send(self, stamp_ns: int, command: np.ndarray, *planned: np.ndarray) -> None:
         self.answered_ns = stamp_ns
@@ -210,7 +286,7 @@ class Policy(BaseNode):
             self.actions.publish(action)
 
     def _publish_uncertainty(self, act: Act, belief: Belief) -> None:
-        values = {}
+        values = {f'{n}.mean': m for n, m in zip(self.spec.state_names, act.spread.mean)}
         for kind in ('epistemic', 'aleatoric'):
             spread = np.sqrt(getattr(act.spread, kind))
             values |= {f'{n}.{kind}': s for n, s in zip(self.spec.state_names, spread)}
@@ -219,6 +295,8 @@ class Policy(BaseNode):
             'regime_entropy': belief.entropy,
             'belief_age': (act.stamp_ns - belief.stamp_ns) * 1e-9 if belief.stamp_ns else 0.0,
             'nominal': act.stale or belief.mode == 'nominal',
+            'authority': act.authority,
+            'late': act.late,
         }
         self.uncertainty.publish(named(values, act.stamp_ns))
 
@@ -226,37 +304,73 @@ class Policy(BaseNode):
     def _watch(self) -> None:
         if time.monotonic() - self.heard_at > self.spec.max_age:
             last = self.assembler.last
-            self._send_safe(last.stamp_ns if last else 0)
+            self._send_safe(last.stamp_ns if last else 0, self.safety.safe_action())
 
-    def _send_safe(self, stamp_ns: int) -> None:
+    def _send_safe(self, stamp_ns: int, command: np.ndarray | None) -> None:
         self.counts['safe action'] += 1
-        command = self.safety.safe_action()
         if command is not None:
             self._send(stamp_ns, command)
 
     def _on_estop(self, message: Any) -> None:
-        if message.data and self.enabled:
+        if message.data and not self.safety.stopped:
             self._stop('stopped by estop')
 
     def _on_enable(self, request: SetBool.Request) -> tuple[bool, str]:
         if not request.data:
             self._stop('stopped by ~/enable')
             return True, 'stopped'
-        self.enabled = True
-        self.safety.reset()
-        if self.controller is not None:
-            self.controller.reset()
+        self._begin()
+        self.safety.enable()
         return True, 'acting'
 
     def _stop(self, reason: str) -> None:
         self.get_logger().warning(reason)
-        self.enabled = False
+        self.safety.stop(reason)
         self.counts[reason] += 1
+        self._follow(None)  # a trajectory must not go on somewhere in its middle
         self._act_if_due()
+
+    # ------------------------------------------------------------------ goals
+    def _on_goal(self, message: Any) -> None:
+        try:
+            if self.assembler.last is None:
+                raise UserError('goal: no state of the robot is known yet; send it again later')
+            goal = read_goal(self.spec, message, self.assembler.last.stamp_ns)
+        except UserError as error:
+            self.refusal = str(error)
+            self.skip('goal refused', self.refusal)
+            return
+        self.refusal = ''
+        self.counts['goals taken'] += 1
+        self._follow(goal)
+
+    def _follow(self, goal: Goal | None) -> None:
+        self.goal = goal
+        if self.controller is not None:
+            self._settle()
+            self.controller.aim(goal)
+
+    def _lacks_goal(self) -> bool:
+        wanted = self.spec.goal_input
+        return wanted is not None and wanted.required and self.goal is None
+
+
+def _why_careful(act: Act, belief: Belief) -> str:
+    if act.stale:
+        return 'the belief is stale'
+    if act.authority >= 1.0:
+        return ''
+    known = act.spread is None or belief.regimes.get(NEW, 0.0) < 0.5
+    return 'far from what it was trained on' if known else 'in an unknown regime'
+
+
+def _spread_table(ahead: Forecast) -> np.ndarray:
+    return np.stack([ahead.mean, np.sqrt(ahead.epistemic), np.sqrt(ahead.aleatoric)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
+    sys.setswitchinterval(5e-4)  # s; the planner's thread must not keep an answer waiting
     return run(Policy, argv)
 
 

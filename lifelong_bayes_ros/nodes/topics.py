@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
 from nav_msgs.msg import Odometry, Path
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -20,6 +20,7 @@ from std_msgs.msg import (
     String,
     UInt8MultiArray,
 )
+from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from ..robot.spec import RobotSpec
@@ -49,6 +50,7 @@ EVENT = Topic('event', String, qos.EVENT, 'learner')
 ACTION = Topic('action', JointState, qos.STREAM, 'policy', ('transition_streamer',))
 UNCERTAINTY = Topic('uncertainty', JointState, qos.STREAM, 'policy')
 PLAN = Topic('plan', Float32MultiArray, qos.COMMAND, 'policy')
+PLAN_SPREAD = Topic('uncertainty/plan', Float32MultiArray, qos.COMMAND, 'policy')
 ESTOP = Topic('policy/estop', Bool, qos.TELEMETRY)
 REGIME = Topic('sim_robot/regime', String, qos.STREAM, 'sim_robot')
 CLOCK = Topic('/clock', Clock, qos.TELEMETRY, 'sim_robot')
@@ -59,6 +61,7 @@ PREDICTED_POSE = Topic('predicted_pose', PoseWithCovarianceStamped, qos.COMMAND,
 MEMORY_MAP = Topic('memory_map', PointCloud2, qos.LATCHED, 'uncertainty_viz')
 
 PLAN_AXES = ('member', 'step', 'channel')
+SPREAD_AXES = ('kind', 'step', 'channel')  # kinds: mean, epistemic and aleatoric sd
 MEMORY_AXES = ('sample', 'column')
 
 FIXED = tuple(topic for topic in vars().copy().values() if isinstance(topic, Topic))
@@ -70,6 +73,12 @@ STATE_TYPES = {
     'sensor_msgs/msg/Imu': Imu,
 }
 STATE_READERS = ('policy', 'transition_streamer')
+GOAL_TYPES = {
+    'trajectory_msgs/msg/JointTrajectory': JointTrajectory,
+    'nav_msgs/msg/Path': Path,
+    'geometry_msgs/msg/PoseStamped': PoseStamped,
+    'geometry_msgs/msg/Twist': Twist,
+}
 COMMAND_TYPES = {'std_msgs/msg/Float64MultiArray': Float64MultiArray}
 
 
@@ -84,3 +93,10 @@ def state_topics(spec: RobotSpec) -> dict[str, Topic]:
 def command_topic(spec: RobotSpec) -> Topic:
     """The topic that the robot takes commands on."""
     return Topic(spec.command.topic, COMMAND_TYPES[spec.command.type], qos.COMMAND, 'policy')
+
+
+def goal_topic(spec: RobotSpec) -> Topic | None:
+    """The topic that an operator sends goals on, if the robot takes any."""
+    if spec.goal_input is None:
+        return None
+    return Topic(spec.goal_input.topic, GOAL_TYPES[spec.goal_input.type], qos.TELEMETRY)

@@ -16,23 +16,15 @@ from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..errors import UserError
 from ..paths import share_dir
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r'^[A-Za-z][A-Za-z0-9_]*$')]
+from .goal import GoalInput, check_goal_input
+from .limits import SafeAction, Safety, check_limits
+from .section import Finite, Name, NonNegative, Positive, Section
 
 Model = TypeVar('Model', bound=BaseModel)
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra='forbid', frozen=True)
 
 
 class Source(Section):
@@ -61,7 +53,10 @@ class Channel(Section):
 
 
 class Action(Section):
-    """One number of the command vector: limits, neutral value, slew limit per second."""
+    """One number of the command vector: limits, neutral value, slew limit per second.
+
+    `jerk` limits how fast the slew itself changes, per second squared.
+    """
 
     name: Name
     unit: str = ''
@@ -69,6 +64,7 @@ class Action(Section):
     high: Finite
     neutral: Finite = 0.0
     slew: Positive | None = None
+    jerk: Positive | None = None
 
     @model_validator(mode='after')
     def _ordered(self) -> Action:
@@ -84,13 +80,6 @@ class Command(Section):
 
     topic: str = 'command'
     type: Literal['std_msgs/msg/Float64MultiArray'] = 'std_msgs/msg/Float64MultiArray'
-
-
-class SafeAction(Section):
-    """What is sent when acting is unsafe: for `ticks` control steps, then silence."""
-
-    mode: Literal['neutral', 'hold', 'zero'] = 'neutral'
-    ticks: Annotated[int, Field(ge=0)] = 10
 
 
 class Wave(Section):
@@ -188,7 +177,9 @@ class RobotSpec(Section):
     action: Annotated[list[Action], Field(min_length=1)]
     command: Command = Command()
     safe_action: SafeAction = SafeAction()
+    safety: Safety = Safety()
     goal: Goal
+    goal_input: GoalInput | None = None
     cost: Cost
     planner: Planning = Planning()
     view: View | None = None
@@ -232,6 +223,8 @@ class RobotSpec(Section):
             unknown = sorted(set(used) - known)
             if unknown:
                 raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
+        check_limits(self)
+        check_goal_input(self)
         if self.view is not None:
             v = self.view
             shown = {v.x, v.y, v.z, v.pitch, v.heading, *v.joints} - {None}

@@ -1,0 +1,54 @@
+"""Planning against the clock: a plan that is late is not waited for."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+
+from ..dynamics.belief import Belief
+from ..robot.transitions import State
+from .controller import Act, Controller
+from .planner import Plan
+
+
+class Deadline:
+    """Calls a controller so that an answer comes in time, whatever planning does.
+
+    Planning runs in one thread of its own. Is it not done after `seconds`, the last plan, moved on
+    in time, answers; the late one is taken up when it is there, and no other is begun before that.
+    """
+
+    def __init__(self, controller: Controller, seconds: float) -> None:
+        self.controller = controller
+        self.seconds = seconds
+        self._thread = ThreadPoolExecutor(1, 'planner')
+        self._running: Future[Plan] | None = None
+
+    def warm(self, belief: Belief) -> None:
+        """Plan once for nothing, so that the first plan need not wait for what loads on use."""
+        dynamics = self.controller.dynamics
+        nowhere = State(0, np.zeros(len(dynamics.spec.state), np.float32))
+        self._thread.submit(Controller(dynamics).act, nowhere, belief).result()
+
+    def act(self, state: State, belief: Belief) -> Act:
+        """Choose the command for a state, in time."""
+        started = time.perf_counter()
+        plan = None
+        if self._running is not None and self._running.done():
+            self.controller.take_up(self._running.result())
+            self._running = None
+        if self._running is None:
+            past = self.controller.past.copy()
+            self._running = self._thread.submit(self.controller.think, state, belief, past)
+            left = self.seconds - (time.perf_counter() - started)
+            if wait([self._running], max(left, 0.0)).done:
+                plan, self._running = self._running.result(), None
+        return self.controller.answer(state, belief, plan, started)
+
+    def settle(self) -> None:
+        """Wait until nothing is being planned, so that the controller may be changed."""
+        if self._running is not None:
+            self.controller.take_up(self._running.result())
+            self._running = None

@@ -1,0 +1,136 @@
+"""The safety stage's part of a robot file, and what makes its limits contradict each other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .section import NonNegative, Positive, Section, Share
+
+if TYPE_CHECKING:
+    from .spec import Channel, RobotSpec
+
+
+class SafeAction(Section):
+    """What is sent when acting is unsafe: for `ticks` control steps, then silence.
+
+    `neutral` and `zero` go to that command, `hold` repeats the last one, `brake` brings the rates
+    of the channels with a braking distance to zero as fast as the Belief and the limits of the
+    command allow; where no motion is known, it goes to neutral.
+    """
+
+    mode: Literal['neutral', 'hold', 'zero', 'brake'] = 'neutral'
+    ticks: Annotated[int, Field(ge=0)] = 10
+
+
+class StateLimit(Section):
+    """Keeps a channel within its `low` and `high` by overruling the command.
+
+    `deceleration`, in the channel's unit per s², is what the command can surely bring about; a
+    channel that has a `derivative_of` it needs it for its braking distance, another must not have
+    it.
+    """
+
+    deceleration: Positive | None = None
+
+
+class OutOfDistribution(Section):
+    """Authority is whole up to an ood score of `begin` and shrinks smoothly to nothing at `stop`.
+
+    The score is 1 on the data of pre-training; it grows with the square of the distance.
+    """
+
+    begin: Positive = 9.0
+    stop: Positive = 100.0
+
+    @model_validator(mode='after')
+    def _ordered(self) -> OutOfDistribution:
+        if not self.begin < self.stop:
+            raise ValueError(f'begin {self.begin} must be below stop {self.stop}')
+        return self
+
+
+class Safety(Section):
+    """Settings of the last stage before a command leaves.
+
+    `limits` names the state channels whose limits the command is overruled for, at `sigmas`
+    standard deviations of the Belief, the most important one first. `stale` and `new_regime` are
+    the authority, a share of the command's range, left while the belief is stale or the regime
+    unknown; after `belief_timeout` seconds without a belief the safe action follows. A plan that
+    is not there after `deadline`, a share of the control period, is late: the last one goes on.
+    """
+
+    limits: dict[str, StateLimit] = {}
+    sigmas: NonNegative = 2.0
+    ood: OutOfDistribution = OutOfDistribution()
+    stale: Share = 0.5
+    new_regime: Share = 1.0
+    belief_timeout: Positive | None = None
+    deadline: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+
+def rate_of(spec: RobotSpec, name: str) -> Channel | None:
+    """The channel that is the derivative of the named one."""
+    return next((c for c in spec.state if c.derivative_of == name), None)
+
+
+def beyond(channel: Channel, low: float, high: float) -> str:
+    """What of an interval is outside a channel's limits, in words; empty: nothing."""
+    if channel.low is not None and low < channel.low:
+        return f'{low:g} is below low {channel.low:g} of state.{channel.name}'
+    if channel.high is not None and high > channel.high:
+        return f'{high:g} is above high {channel.high:g} of state.{channel.name}'
+    return ''
+
+
+def check_limits(spec: RobotSpec) -> None:
+    """Refuse limits that contradict each other.
+
+    Raises:
+        ValueError: naming the key, the value and the mend.
+    """
+    names = spec.state_names
+    for name, limit in spec.safety.limits.items():
+        where = f'safety.limits.{name}'
+        if name not in names:
+            raise ValueError(f'{where}: unknown channel; use one of {names}')
+        channel, rate = spec.state[names.index(name)], rate_of(spec, name)
+        if channel.low is None and channel.high is None:
+            raise ValueError(f'{where}: state.{name} has neither low nor high; give it one')
+        if rate is None and limit.deceleration is not None:
+            raise ValueError(
+                f'{where}.deceleration: no channel is the derivative_of {name}, so it has no '
+                f'braking distance; leave deceleration {limit.deceleration} out'
+            )
+        if rate is not None and limit.deceleration is None:
+            raise ValueError(
+                f'{where}: {rate.name} is the derivative_of {name}; give the deceleration that '
+                'the command can surely bring about'
+            )
+    _check_safe_action(spec)
+    for name, wave in spec.goal.track.items():
+        if wave.along is None:
+            far, rate = abs(wave.amplitude), rate_of(spec, name)
+            fault = beyond(spec.state[names.index(name)], wave.center - far, wave.center + far)
+            if rate is not None and not fault:
+                fast = far * 2 * math.pi / wave.period
+                fault = beyond(rate, -fast, fast)
+            if fault:
+                raise ValueError(f'goal.track.{name}: out of reach: {fault}')
+
+
+def _check_safe_action(spec: RobotSpec) -> None:
+    mode = spec.safe_action.mode
+    for action in spec.action:
+        if mode == 'zero' and not action.low <= 0 <= action.high:
+            raise ValueError(
+                f'safe_action.mode: zero is outside [{action.low}, {action.high}] of action '
+                f'{action.name}; use neutral'
+            )
+    if mode == 'brake' and not any(rate_of(spec, n) for n in spec.safety.limits):
+        raise ValueError(
+            'safe_action.mode: brake needs a channel with a deceleration in safety.limits; add '
+            'one, or use neutral'
+        )
