@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ import torch
 from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Prior
-from ..dynamics.noise import Noise
 from ..errors import UserError
 from ..memory.regimes import Library, Regime
-from ..memory.reservoir import Reservoir, Sample
+from ..memory.reservoir import Reservoir
+from ..memory.tape import Tape
 from ..paths import cache_dir
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
+from .forgetting import known_episodes
 from .learner import Learner, LearnerConfig
+from .pieces import head_arrays, head_from, sample_arrays, samples_from
+from .tape_state import tape_from, tape_state
 
 PRIOR = 'prior.safetensors'
 STATE = 'learner.safetensors'
@@ -81,11 +84,15 @@ def save_state(learner: Learner, folder: Path) -> None:
     arrays['past'] = learner.past
     heads = {'live': learner.live} | {r.name: r.head for r in learner.library.regimes}
     for name, head in heads.items():
-        arrays |= _head_arrays(f'head.{name}', head)
+        arrays |= head_arrays(f'head.{name}', head)
     reservoirs = {r.name: r.reservoir for r in learner.library.regimes}
     reservoirs['waiting'] = learner.waiting
     for name, reservoir in reservoirs.items():
-        arrays |= _reservoir_arrays(f'reservoir.{name}', reservoir)
+        arrays |= sample_arrays(f'reservoir.{name}', reservoir.samples)
+    known, tapes = _known(learner), {}
+    for name, tape in _tapes(learner).items():
+        more, tapes[name] = tape_state(f'tape.{name}', tape, known)
+        arrays |= more
     meta = {
         'prior': fingerprint(learner.prior),
         'config': asdict(learner.config),
@@ -96,6 +103,8 @@ def save_state(learner: Learner, folder: Path) -> None:
         'identity': learner.identity,
         'names': learner.library.names,
         'named': learner.library.named,
+        'notes': learner.library.notes,
+        'tapes': tapes,
         'dof': {name: head.noise.dof for name, head in heads.items()},
         'seen': {name: r.seen for name, r in reservoirs.items()},
         'probabilities': learner.filter.probabilities,
@@ -105,7 +114,10 @@ def save_state(learner: Learner, folder: Path) -> None:
         'rng': learner.rng.bit_generator.state,
         'digest': learner.digest(),
     }
-    write_atomically(folder / PRIOR, encode_prior(learner.prior))
+    prior = encode_prior(learner.prior)
+    path = folder / PRIOR
+    if not (path.is_file() and path.read_bytes() == prior):
+        write_atomically(path, prior)
     write_atomically(folder / STATE, pack('learner', arrays, meta))
 
 
@@ -125,23 +137,20 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device)
 
     def head(name: str) -> Head:
-        mean, covariance = (arrays[f'head.{name}.{p}'] for p in ('mean', 'covariance'))
-        noise = Noise(arrays[f'head.{name}.beta'], meta['dof'][name], prior.noise)
-        tensors = (torch.tensor(a, device=learner.device) for a in (mean, covariance))
-        return Head(Gaussian(*tensors), noise)
+        return head_from(arrays, f'head.{name}', meta['dof'][name], prior, learner.device)
 
     def reservoir(name: str) -> Reservoir:
-        columns = [arrays[f'reservoir.{name}.{c}'] for c in Sample.__dataclass_fields__]
-        samples = [
-            Sample(*row[:4], int(row[4]), int(row[5])) for row in zip(*columns, strict=True)
-        ]
+        samples = samples_from(arrays, f'reservoir.{name}')
         return Reservoir(learner.config.reservoir, meta['seen'][name], samples)
 
     learner.library = Library(
-        [Regime(n, head(n), reservoir(n)) for n in meta['names']], meta['named']
+        [Regime(n, head(n), reservoir(n)) for n in meta['names']],
+        meta['named'],
+        meta.get('notes', {}),
     )
     learner.live = head('live')
     learner.waiting = reservoir('waiting')
+    _load_tapes(learner, arrays, meta.get('tapes', {}))
     learner.draws = torch.tensor(arrays['draws'], device=learner.device)
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
@@ -156,14 +165,30 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     return learner
 
 
-def _head_arrays(prefix: str, head: Head) -> dict[str, np.ndarray]:
-    return {
-        f'{prefix}.mean': head.posterior.mean.cpu().numpy(),
-        f'{prefix}.covariance': head.posterior.covariance.cpu().numpy(),
-        f'{prefix}.beta': head.noise.beta,
-    }
+def _tapes(learner: Learner) -> dict[str, Tape]:
+    return {'live': learner.tape} | {r.name: r.tape for r in learner.library.regimes}
 
 
-def _reservoir_arrays(prefix: str, reservoir: Reservoir) -> dict[str, np.ndarray]:
-    columns = Sample.__dataclass_fields__
-    return {f'{prefix}.{c}': np.array([getattr(s, c) for s in reservoir.samples]) for c in columns}
+def _known(learner: Learner) -> dict[str, Gaussian]:
+    """Posteriors that tapes may start from and that are kept anyway."""
+    known = {'family': learner.family, 'home': learner.nominal.posterior}
+    known |= {f'head.{r.name}': r.head.posterior for r in learner.library.regimes}
+    return known | {'head.live': learner.live.posterior}
+
+
+def _load_tapes(
+    learner: Learner, arrays: dict[str, np.ndarray], tapes: dict[str, dict[str, Any]]
+) -> None:
+    """Tapes of the live head and of every regime; where there is none, a head starts its own."""
+    known = _known(learner)
+
+    def tape(name: str, head: Head) -> Tape:
+        if name not in tapes:
+            return Tape(head)
+        prior, device = learner.prior, learner.device
+        return tape_from(arrays, f'tape.{name}', tapes[name], known, prior, device)
+
+    regimes = learner.library.regimes
+    learner.tape = tape('live', learner.live)
+    learner.library.regimes = [replace(r, tape=tape(r.name, r.head)) for r in regimes]
+    learner.first_episode = max(known_episodes(learner), default=-1) + 1

@@ -22,6 +22,10 @@ class Sample:
     stamp_ns: int
     episode: int
 
+    def nbytes(self) -> int:
+        """Memory that its arrays take."""
+        return self.x.nbytes + self.u.nbytes + self.past.nbytes + self.x_next.nbytes
+
 
 @dataclass
 class Reservoir:
@@ -44,6 +48,12 @@ class Reservoir:
     def drop_since(self, stamp_ns: int) -> None:
         """Take out samples from this time on: they turned out to belong elsewhere."""
         self.samples = [s for s in self.samples if s.stamp_ns < stamp_ns]
+
+    def without(self, episode: int) -> Reservoir:
+        """The reservoir without an episode: still a uniform sample, of what is left."""
+        kept = [s for s in self.samples if s.episode != episode]
+        share = len(kept) / max(len(self.samples), 1)
+        return Reservoir(self.capacity, max(round(self.seen * share), len(kept)), kept)
 
     def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
         """A reservoir of both streams, as if it had seen one after the other."""

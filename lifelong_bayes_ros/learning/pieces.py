@@ -1,0 +1,46 @@
+"""Heads and samples as named arrays, for the files of a state directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..blr import Gaussian
+from ..dynamics.head import Head
+from ..dynamics.model import Prior
+from ..dynamics.noise import Noise
+from ..memory.reservoir import Sample
+
+Arrays = dict[str, np.ndarray]
+
+
+def head_arrays(prefix: str, head: Head) -> Arrays:
+    """Mean, covariance and noise of a head, but for the noise's degrees of freedom."""
+    return {
+        f'{prefix}.mean': head.posterior.mean.cpu().numpy(),
+        f'{prefix}.covariance': head.posterior.covariance.cpu().numpy(),
+        f'{prefix}.beta': head.noise.beta,
+    }
+
+
+def head_from(
+    arrays: Mapping[str, np.ndarray], prefix: str, dof: float, prior: Prior, device: torch.device
+) -> Head:
+    """The head of `head_arrays`."""
+    mean, covariance = (arrays[f'{prefix}.{part}'] for part in ('mean', 'covariance'))
+    tensors = (torch.tensor(a, device=device) for a in (mean, covariance))
+    return Head(Gaussian(*tensors), Noise(arrays[f'{prefix}.beta'], dof, prior.noise))
+
+
+def sample_arrays(prefix: str, samples: Sequence[Sample]) -> Arrays:
+    """One array for each field of samples."""
+    columns = Sample.__dataclass_fields__
+    return {f'{prefix}.{c}': np.array([getattr(s, c) for s in samples]) for c in columns}
+
+
+def samples_from(arrays: Mapping[str, np.ndarray], prefix: str) -> list[Sample]:
+    """The samples of `sample_arrays`."""
+    columns = [arrays[f'{prefix}.{c}'] for c in Sample.__dataclass_fields__]
+    return [Sample(*row[:4], int(row[4]), int(row[5])) for row in zip(*columns, strict=True)]
