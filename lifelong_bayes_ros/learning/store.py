@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -125,8 +128,57 @@ def load_state(folder: Path, device: str = 'cpu') -> Learner:
     """A learner that goes on where `save_state` left off.
 
     Raises:
-        UserError: no such directory, damaged, or prior and state do not belong together.
+        UserError: no such directory, damaged, of another version, or prior and state do not
+            belong together.
     """
+    try:
+        return _load(folder, device)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{folder}: {STATE} does not hold what this version expects ({error!r}); it was made '
+            'by another version or changed by hand'
+        ) from None
+
+
+@contextmanager
+def revised(folder: Path) -> Iterator[Learner]:
+    """The learner of a state directory, which is written back when the block ends well.
+
+    Raises:
+        UserError: as `load_state`; or somebody else wrote the state meanwhile: it is left alone.
+    """
+    learner = load_state(folder)
+    before = (folder / STATE).stat()
+    yield learner
+    now = (folder / STATE).stat()
+    if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+        raise UserError(
+            f'{folder}: the state was written by somebody else meanwhile and is left as it is; '
+            'stop the learner that works on it, then try again'
+        )
+    save_state(learner, folder)
+
+
+def save_new(learner: Learner, folder: Path) -> None:
+    """Write a state directory that does not exist yet, wholly or not at all.
+
+    Raises:
+        UserError: it exists.
+    """
+    if folder.exists():
+        raise UserError(f'{folder}: is there already; give a folder that is not')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f'.{folder.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was interrupted
+    try:
+        save_state(learner, partial)
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _load(folder: Path, device: str) -> Learner:
     for name in (PRIOR, STATE):
         if not (folder / name).is_file():
             raise UserError(f'{folder}: no {name} there; give a state directory of this package')

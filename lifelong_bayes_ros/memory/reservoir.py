@@ -6,7 +6,7 @@ likelihood is Gaussian: those sit at the edges and cover nothing in between.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class Sample:
     def nbytes(self) -> int:
         """Memory that its arrays take."""
         return self.x.nbytes + self.u.nbytes + self.past.nbytes + self.x_next.nbytes
+
+    def renumbered(self, offset: int) -> Sample:
+        """The same step in an episode of a higher number."""
+        return replace(self, episode=self.episode + offset)
 
 
 @dataclass
@@ -54,6 +58,10 @@ class Reservoir:
         kept = [s for s in self.samples if s.episode != episode]
         share = len(kept) / max(len(self.samples), 1)
         return Reservoir(self.capacity, max(round(self.seen * share), len(kept)), kept)
+
+    def renumbered(self, offset: int) -> Reservoir:
+        """The same steps in episodes of higher numbers."""
+        return Reservoir(self.capacity, self.seen, [s.renumbered(offset) for s in self.samples])
 
     def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
         """A reservoir of both streams, as if it had seen one after the other."""

@@ -117,6 +117,18 @@ class Tape:
                 kept.append(operation)
         return Tape(self.start, kept, len(kept), None, self.folded)
 
+    def renumbered(self, offset: int) -> Tape:
+        """The tape with every episode's number raised: of another robot's life."""
+        moved: list[Operation] = []
+        for operation in self:
+            if isinstance(operation, Join):
+                operation = Join(operation.other.renumbered(offset))
+            elif isinstance(operation, Sample):
+                operation = operation.renumbered(offset)
+            moved.append(operation)
+        folded = frozenset(e + offset for e in self.folded)
+        return Tape(self.start, moved, len(moved), self.middle, folded)
+
     def run(
         self, dynamics: Dynamics, family: Gaussian, step: Callable[[], None] = lambda: None
     ) -> Head:
