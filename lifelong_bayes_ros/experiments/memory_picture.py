@@ -20,7 +20,6 @@ from ..learning.store import write_atomically
 from ..memory.regimes import Library
 from ..memory.sensitivity import (
     KINDS,
-    UNPREDICTABLE_SIZE,
     Memorable,
     trajectory,
 )
@@ -32,7 +31,7 @@ MEANING = dict(
         (
             'regular: what memory already expects',
             'uncertain: the robot was seldom there',
-            'unpredictable: it went otherwise than expected',
+            'unpredictable: it moved otherwise than expected',
         ),
         strict=True,
     )
@@ -82,7 +81,7 @@ def _scatter(
         for kind in KINDS:
             some = [m for m in found if (m.regime, m.kind) == (name, kind)]
             x, y = [m.leverage for m in some], [m.surprise for m in some]
-            axes.scatter(x, y, 34, COLOURS[kind], markers[name], alpha=0.65, linewidths=0)
+            axes.scatter(x, y, 34, COLOURS[kind], marker=markers[name], alpha=0.65, linewidths=0)
     axes.set(xscale='log', yscale='log')
     for place, one in enumerate(shown, start=1):
         at = one.leverage, one.surprise
@@ -90,8 +89,9 @@ def _scatter(
         axes.annotate(
             str(place), at, (9, 7), textcoords='offset points', fontsize=13, fontweight='bold'
         )
-    axes.axhline(UNPREDICTABLE_SIZE, color='#d1495b', linewidth=0.8, linestyle=':')
-    axes.set_xlabel('how unsure the robot still is there  (variance of its prediction / noise) →')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plt.FuncFormatter(lambda value, at: f'{value:g}'))
+    axes.set_xlabel('how unsure the robot is there  (variance of its prediction / noise) →')
     axes.set_ylabel('how wrong it would be, had it not seen this  (noise standard deviations) →')
     counts = {kind: sum(m.kind == kind for m in found) for kind in KINDS}
     handles = [
@@ -117,7 +117,7 @@ def _moment(
     times = np.array([(s.stamp_ns - now) * 1e-9 for s in around])
     states = np.array([s.x for s in around], float)
     spread = np.maximum(np.ptp(states, axis=0), 1e-9)
-    # The channels that moved oddest in this step say most about why it is memorable.
+    # The channels that moved most in this step.
     rate = np.abs(dynamics.target(one.sample.x, one.sample.x_next).astype(float))
     channels = np.argsort(-rate)[:3]
     axes.axvspan(-period, 0, color=COLOURS[one.kind], alpha=0.25, linewidth=0)

@@ -134,9 +134,10 @@ class Learner:
         self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
 
         self.live = self.nominal
-        self.tape = Tape(self.live)  # how the live head came about
+        self.tape = Tape(self.live, root=start)  # how the live head came about
         self.identity: int | None = 0  # stored regime that the live head belongs to
-        self.library = Library([Regime(NOMINAL, self.nominal, Reservoir(self.config.reservoir))])
+        reservoir = Reservoir(self.config.reservoir)
+        self.library = Library([Regime(NOMINAL, self.nominal, reservoir, self.tape)])
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
@@ -288,7 +289,7 @@ class Learner:
     def _join(self, other: Regime) -> None:
         """Let the live head know what a regime knows that has turned out to be the same."""
         try:
-            self.live = merge(self._shared(), other.head, self.family)
+            self.live = merge(self._shared(), other.head, other.tape.prior(self.family))
         except ImproperPosteriorError:
             return
         self.tape = self.tape.add(Join(other.tape))
@@ -452,7 +453,7 @@ class Learner:
             covariance = covariance + torch.diag((10.0**self._level - 1) * self._floor)
         self.live = Head(Gaussian(self.family.mean, covariance), snapshot.noise.hold())
         self._owned = False
-        self.tape = Tape(self.live)
+        self.tape = Tape(self.live, root=self.live.posterior)
         before = self.regime
         self.identity = None
         self.waiting = Reservoir(self.config.reservoir)

@@ -29,8 +29,9 @@ def merge_states(first: Learner, second: Learner) -> Merged:
 
     Regimes of both are put side by side and consolidated: those of which each explains what the
     other remembers are one, and their heads are merged exactly, in natural parameters, sum minus
-    the common prior. The rest are kept apart. The learner starts at the nominal plant and recalls
-    from there. `first` and `second` are used up.
+    the common prior (minus its own, where the second was born with another). The rest are kept
+    apart. The learner starts at the nominal plant and recalls from there. `first` and `second`
+    are used up.
 
     Raises:
         UserError: another robot, another prior, or experience that both share.

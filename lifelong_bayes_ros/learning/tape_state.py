@@ -44,9 +44,14 @@ def tape_state(prefix: str, tape: Tape, known: Known) -> tuple[Arrays, dict[str,
     arrays[f'{prefix}.kind'] = np.array(kinds, np.uint8)
     arrays[f'{prefix}.share'] = np.array(shares, float)
     arrays[f'{prefix}.variance'] = np.array(variances, float)
-    meta: dict[str, Any] = {'folded': sorted(tape.folded), 'joined': joined, 'middle': None}
+    meta: dict[str, Any] = {'folded': sorted(tape.folded), 'joined': joined, 'worn': tape.worn}
+    meta |= {'middle': None, 'root': None}
     more, meta['start'] = _head_state(f'{prefix}.start', tape.start, known)
     arrays |= more
+    if tape.root is not None:
+        root = tape.start.replace(posterior=tape.root)
+        more, meta['root'] = _head_state(f'{prefix}.root', root, known)
+        arrays |= more
     if tape.middle is not None:
         at, head = tape.middle
         more, kept = _head_state(f'{prefix}.middle', head, known)
@@ -95,6 +100,8 @@ def tape_from(
         len(operations),
         None if middle is None else (middle[0], head('middle', middle[1])),
         frozenset(meta['folded']),
+        None if meta['root'] is None else head('root', meta['root']).posterior,
+        meta['worn'],
     )
 
 

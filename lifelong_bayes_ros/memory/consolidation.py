@@ -21,7 +21,7 @@ from ..dynamics.model import Dynamics
 from ..errors import UserError
 from .regimes import Library, Regime
 from .reservoir import Sample
-from .rows import Rows
+from .rows import Rows, log_density
 from .tape import Join, merge
 
 TOLERANCE = 1.1  # allowed growth of a regime's error on its memory
@@ -105,6 +105,12 @@ def _score(head: Head, rows: Rows, noise: np.ndarray) -> Score:
     return Score(float(np.mean(rows.evidence(head))), float(np.sqrt(np.mean(square))))
 
 
+def _score_left_out(head: Head, rows: Rows, noise: np.ndarray) -> Score:
+    residual, covariance, _ = rows.left_out(head)
+    evidence = float(np.mean(log_density(residual, covariance)))
+    return Score(evidence, float(np.sqrt(np.mean(np.square(residual) / noise))))
+
+
 def consolidate(
     dynamics: Dynamics,
     library: Library,
@@ -118,7 +124,7 @@ def consolidate(
     Args:
         dynamics: the model that the heads belong to.
         library: regimes with their reservoirs.
-        prior: common prior of all heads.
+        prior: of the task family, that heads are born with and widened towards.
         noise: variance per output [ds] that errors are measured in.
         budget: what memory may take.
         rng: for the reservoirs of merged regimes.
@@ -198,14 +204,19 @@ class _Work:
         self.noise = noise
         self.rows = {name: Rows.of(dynamics, samples) for name, samples in memories.items()}
         self.slices = 0
-        self._known: dict[tuple[int, str], tuple[Head, Score]] = {}
+        self._known: dict[tuple[int, str, bool], tuple[Head, Score]] = {}
 
-    def score(self, head: Head, memory: str) -> Iterator[None]:
-        """Score a head on a memory: one slice, unless it is known."""
-        key = id(head), memory
+    def score(self, head: Head, memory: str, left_out: bool = False) -> Iterator[None]:
+        """Score a head on a memory: one slice, unless it is known.
+
+        With `left_out`, on each transition as if it had not learned from that one.
+        """
+        key = id(head), memory, left_out
         if key not in self._known:
             self.slices += 1
-            self._known[key] = head, _score(head, self.rows[memory], self.noise)
+            rows = self.rows[memory]
+            found = (_score_left_out if left_out else _score)(head, rows, self.noise)
+            self._known[key] = head, found
             yield
         return self._known[key][1]
 
@@ -220,22 +231,21 @@ def _same(work: _Work, first: Regime, second: Regime, prior: Gaussian) -> Iterat
     pair = (first, second)
     if min(len(work.rows[r.name]) for r in pair) < ENOUGH:
         return None, ''
-    own = []
-    for r in pair:
-        own.append((yield from work.score(r.head, r.name)))
     worst = 0.0
-    # Each head must already explain the other's memory, which it has not seen: cheap, and what a
-    # merge claims.
-    for r, other, mine in ((first, second, own[1]), (second, first, own[0])):
+    # Each head must already explain the other's memory, which it has not seen, as well as the
+    # other would, had it not seen it either: cheap, and what a merge claims.
+    for r, other in ((first, second), (second, first)):
+        mine = yield from work.score(other.head, other.name, left_out=True)
         swapped = yield from work.score(r.head, other.name)
         worst = max(worst, mine.evidence - swapped.evidence)
         if worst > SAME or swapped.error > TOLERANCE * mine.error:
             return None, ''
     try:
-        merged = merge(first.head, second.head, prior)
+        merged = merge(first.head, second.head, second.tape.prior(prior))
     except ImproperPosteriorError:
         return None, ''
-    for r, mine in zip(pair, own, strict=True):
+    for r in pair:
+        mine = yield from work.score(r.head, r.name)
         after = yield from work.score(merged, r.name)
         if mine.evidence - after.evidence > SAME or after.error > TOLERANCE * mine.error:
             return None, ''

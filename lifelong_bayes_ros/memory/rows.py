@@ -83,12 +83,36 @@ class Rows:
                     v[:, j, i] += quadratic
         return v
 
+    def left_out(self, head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How a head would meet each row had it not learned from it, from its posterior alone.
+
+        Taking row i out of N(m, Σ) gives the residual R (R − V)⁻¹ e and the predictive covariance
+        R (R − V)⁻¹ R, exactly (`memory.sensitivity`).
+
+        Returns:
+            Residuals [m, ds], predictive covariances [m, ds, ds], and which rows the posterior may
+            hold [m]: of the others, whose leverage is not below the noise, there is nothing to
+            take out and they are met as they are.
+        """
+        v, e = self.leverage(head.posterior), self.residual(head.posterior)
+        r = np.diag(head.noise.variance)
+        held = np.linalg.eigvalsh(r - v)[:, 0] > 0
+        s = v + r
+        s[held] = r @ np.linalg.solve(r - v[held], np.broadcast_to(r, v[held].shape))
+        e[held] = (s[held] @ (e[held] / head.noise.variance)[..., None])[..., 0]
+        return e, s, held
+
     def evidence(self, head: Head) -> np.ndarray:
         """Tempered Student-t log density of every row under the predictive of a head [m], nats."""
-        ds = self.target.shape[1]
         s = self.leverage(head.posterior) + np.diag(head.noise.variance)
-        lower = np.linalg.cholesky(s)
-        white = np.linalg.solve(lower, self.residual(head.posterior)[..., None])[..., 0]
-        square = np.square(white).sum(axis=1)
-        log_det = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
-        return EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)
+        return log_density(self.residual(head.posterior), s)
+
+
+def log_density(residual: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Tempered Student-t log densities [m] of residuals [m, ds] and covariances [m, ds, ds]."""
+    ds = residual.shape[1]
+    lower = np.linalg.cholesky(covariance)
+    white = np.linalg.solve(lower, residual[..., None])[..., 0]
+    square = np.square(white).sum(axis=1)
+    log_det = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+    return EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)

@@ -9,7 +9,7 @@ leverage) and unpredictable (high residual) transitions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from .reservoir import Sample
 from .rows import Rows
 
 REGULAR, UNCERTAIN, UNPREDICTABLE = KINDS = ('regular', 'uncertain', 'unpredictable')
-# A transition is not regular whose prediction is this many times as uncertain as the median one of
-# its regime, or this many standard deviations wrong when left out.
+# A transition is not regular that has this many times the leverage of the median one of its
+# regime, or is, left out, predicted this many times as wrong as the median one or the noise.
 UNCERTAIN_RATIO = 3.0
-UNPREDICTABLE_SIZE = 2.0
+UNPREDICTABLE_RATIO = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Sensitivity:
     def kinds(self) -> list[str]:
         """Regular, uncertain or unpredictable, of each [m]."""
         uncertainty = self.leverage.mean(axis=1)
-        typical = np.median(uncertainty) if len(uncertainty) else 1.0
-        ratios = uncertainty / max(UNCERTAIN_RATIO * typical, 1e-300)
-        sizes = self.surprise / UNPREDICTABLE_SIZE
+        if not len(uncertainty):
+            return []
+        ratios = uncertainty / (UNCERTAIN_RATIO * max(float(np.median(uncertainty)), 1e-300))
+        surprise = self.surprise
+        sizes = surprise / (UNPREDICTABLE_RATIO * max(float(np.median(surprise)), 1.0))
         return [
             REGULAR if max(r, s) < 1 else UNPREDICTABLE if s >= r else UNCERTAIN
             for r, s in zip(ratios, sizes, strict=True)
@@ -68,13 +70,11 @@ def sensitivity(head: Head, rows: Rows) -> Sensitivity:
     """
     v, e = rows.leverage(head.posterior), rows.residual(head.posterior)
     noise = head.noise.variance
-    left = np.diag(noise) - v
-    exact = np.linalg.eigvalsh(left)[:, 0] > 0 if len(rows) else np.zeros(0, bool)
-    left[~exact] = np.diag(noise)
-    deviation = -(v @ np.linalg.solve(left, e[..., None]))[..., 0]
-    sd = np.sqrt(noise)
+    left, _, held = rows.left_out(head)
+    left[~held] += (v[~held] @ (e[~held] / noise)[..., None])[..., 0]
     diagonal = np.diagonal(v, axis1=1, axis2=2) / noise
-    return Sensitivity(diagonal, e / sd, deviation / sd, (e - deviation) / sd, exact)
+    sd = np.sqrt(noise)
+    return Sensitivity(diagonal, e / sd, (e - left) / sd, left / sd, held)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,17 @@ class Memorable:
 
 
 def memorable(dynamics: Dynamics, library: Library) -> list[Memorable]:
-    """Every remembered transition, the most memorable first."""
+    """Every remembered transition, the most memorable first.
+
+    The nominal head is frozen: no transition has moved it, so that none is memorable to it.
+    """
     found: list[Memorable] = []
-    for regime in library.regimes:
+    for index, regime in enumerate(library.regimes):
         samples = regime.reservoir.samples
         seen = sensitivity(regime.head, Rows.of(dynamics, samples))
+        if index == 0:
+            still = np.zeros_like(seen.deviation)
+            seen = replace(seen, deviation=still, left_out=seen.residual)
         leverage = seen.leverage.mean(axis=1)
         columns = (samples, seen.kinds, leverage, seen.surprise, seen.size, seen.exact)
         for sample, kind, v, surprise, size, exact in zip(*columns, strict=True):

@@ -12,8 +12,9 @@ of its `limit`; what is older is folded into the head that it starts from, for g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Join:
-    """Merged with the head of another tape: sum of natural parameters minus the common prior."""
+    """Merged with the head of another tape: what that one learned beyond its prior is added."""
 
     other: Tape
 
@@ -58,6 +59,8 @@ class Tape:
     length: int = 0
     middle: tuple[int, Head] | None = None  # where it is cut next, and the head there
     folded: frozenset[int] = frozenset()  # episodes that are (partly) within `start`
+    root: Gaussian | None = None  # what the head was born with; None: the prior of the family
+    worn: float = 1.0  # share of the root that widening has left
 
     def __iter__(self) -> Iterator[Operation]:
         for index in range(self.length):
@@ -69,7 +72,8 @@ class Tape:
         if self.length != len(operations):  # another tape goes on from here in its own way
             operations = operations[: self.length]
         operations.extend(more)
-        return Tape(self.start, operations, len(operations), self.middle, self.folded)
+        worn = self.worn * math.prod(1 - o.share for o in more if isinstance(o, Widen))
+        return replace(self, operations=operations, length=len(operations), worn=worn)
 
     def bounded(self, head: Head, limit: int) -> Tape:
         """With the older half folded if there is more than `limit`; `head` is the one of now."""
@@ -77,15 +81,25 @@ class Tape:
         if self.length - at < max(limit // 2, 1):
             return self
         if self.middle is None:
-            return Tape(self.start, self.operations, self.length, (self.length, head), self.folded)
-        older = Tape(self.start, self.operations, at, None, self.folded)
+            return replace(self, middle=(self.length, head))
+        older = replace(self, length=at)
         folded = older.everything_folded() | older.episodes
         rest = self.operations[at : self.length]
-        return Tape(middle, rest, len(rest), (len(rest), head), folded)
+        now = len(rest)
+        return replace(
+            self, start=middle, operations=rest, length=now, middle=(now, head), folded=folded
+        )
 
     def cut(self, head: Head) -> Tape:
         """All of it folded into `head`, the one that it makes."""
-        return Tape(head, folded=self.everything_folded() | self.episodes)
+        folded = self.everything_folded() | self.episodes
+        return replace(self, start=head, operations=[], length=0, middle=None, folded=folded)
+
+    def prior(self, family: Gaussian) -> Gaussian:
+        """What the head would be had it seen nothing: its root, widened as it was."""
+        if self.root is None:
+            return family
+        return self.root.widen(family.covariance, 1 - self.worn)
 
     @property
     def episodes(self) -> frozenset[int]:
@@ -115,7 +129,7 @@ class Tape:
                 operation = Join(operation.other.without(episode))
             if not (isinstance(operation, Sample) and operation.episode == episode):
                 kept.append(operation)
-        return Tape(self.start, kept, len(kept), None, self.folded)
+        return replace(self, operations=kept, length=len(kept), middle=None)
 
     def renumbered(self, offset: int) -> Tape:
         """The tape with every episode's number raised: of another robot's life."""
@@ -127,7 +141,7 @@ class Tape:
                 operation = operation.renumbered(offset)
             moved.append(operation)
         folded = frozenset(e + offset for e in self.folded)
-        return Tape(self.start, moved, len(moved), self.middle, folded)
+        return replace(self, operations=moved, folded=folded)
 
     def run(
         self, dynamics: Dynamics, family: Gaussian, step: Callable[[], None] = lambda: None
@@ -136,7 +150,7 @@ class Tape:
 
         Args:
             dynamics: the model that the head belongs to.
-            family: the prior that heads are widened towards and that merging divides by.
+            family: the prior of the task family, which heads are widened towards.
             step: called after every operation, e.g. for progress; may raise to end it.
 
         Raises:
@@ -154,8 +168,9 @@ class Tape:
                 variance = head.noise.variance if variance is None else variance
                 head = head.replace(noise=Noise.start(variance, head.noise.prior))
             else:
-                other = operation.other.run(dynamics, family, step)
-                head, owned = merge(head, other, family), True
+                other = operation.other
+                learned = other.run(dynamics, family, step)
+                head, owned = merge(head, learned, other.prior(family)), True
             step()
         return head
 
@@ -175,10 +190,10 @@ def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = F
 
 
 def merge(first: Head, second: Head, prior: Gaussian) -> Head:
-    """Head that has seen what both saw since their common prior.
+    """Head that has seen what both saw: sum of natural parameters minus the prior of `second`.
 
     Raises:
-        ImproperPosteriorError: the two do not share that prior.
+        ImproperPosteriorError: `second` knows less than that prior, and `first` not enough.
     """
     noise = first.noise if first.noise.dof >= second.noise.dof else second.noise
     return Head(first.posterior.multiply(second.posterior, divide=prior), noise)
