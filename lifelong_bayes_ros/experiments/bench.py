@@ -46,6 +46,10 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
         from .bench_optimizer import optimizer_report
 
         return optimizer_report(status)
+    if what == 'memory':
+        from .bench_memory import memory_report
+
+        return memory_report(status)
     from .bench_quality import quality_report
 
     return quality_report(status)
@@ -54,6 +58,7 @@ def run_bench(what: str, status: Status) -> dict[str, Any]:
 COMMANDS = {
     'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
+    'memory': 'lifelong-bayes bench memory',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
     'stream': 'lifelong-bayes bench stream',
