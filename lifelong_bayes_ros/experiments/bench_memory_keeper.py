@@ -212,14 +212,19 @@ def head_rows(seeds: Sequence[int], progress: Progress) -> list[dict[str, Any]]:
         }
         one, other, both = (refits[n].natural() for n in ('first', 'second', 'both'))
         base = learner.family.natural()
-        for what, target, combine in (
-            ('add', 'both', lambda i: one[i] + second[i]),
-            ('remove', 'first', lambda i: both[i] - second[i]),
-            ('merge', 'both', lambda i: one[i] + other[i] - base[i]),
+        for what, target, start, plus, minus in (
+            ('add', 'both', one, second, None),
+            ('remove', 'first', both, None, second),
+            ('merge', 'both', one, other, base),
         ):
             for _ in range(REPEATS):
                 began = time.perf_counter()
-                got = Gaussian.from_natural(combine(0), combine(1))
+                natural = start
+                if plus is not None:
+                    natural = [a + b for a, b in zip(natural, plus, strict=True)]
+                if minus is not None:
+                    natural = [a - b for a, b in zip(natural, minus, strict=True)]
+                got = Gaussian.from_natural(*natural)
                 seconds.setdefault(what, []).append(time.perf_counter() - began)
             errors[what] = max(errors.get(what, 0.0), _relative(got, refits[target]))
         progress((number + 1) / len(seeds))
