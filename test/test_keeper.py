@@ -255,8 +255,20 @@ def test_the_most_memorable_transition_is_the_one_that_was_spoilt():
     first = max(found, key=lambda m: m.surprise)
     assert (first.sample.stamp_ns, first.kind) == (31, 'unpredictable')
     assert first.deviation > 10 * np.median([m.deviation for m in found])
-    around = trajectory(library.regimes[1], first.sample, 5)
-    assert [s.stamp_ns for s in around] == list(range(26, 37))
+
+
+def test_a_trajectory_is_what_came_before_and_after_without_a_gap():
+    stream_ = linear_samples(DYNAMICS, DYNAMICS.nominal_theta, NOISE, 0)
+    path = [s for s, _ in zip(stream_, range(40), strict=False)]
+    for i in range(1, 40):
+        if i != 33:
+            path[i] = replace(path[i], x=path[i - 1].x_next)
+    other = replace(path[39], stamp_ns=100, episode=1)
+    one = regime('r1', 1, 0)
+    held = replace(one, reservoir=Reservoir(9, 9, path[30:31]), tape=one.tape.add(*path, other))
+    assert [s.stamp_ns for s in trajectory(held, path[30], 5)] == list(range(25, 33))
+    assert [s.stamp_ns for s in trajectory(held, path[2], 5)] == list(range(8))
+    assert trajectory(replace(held, tape=None), path[30], 5) == path[30:31]
 
 
 # ---------------------------------------------------------------------- consolidation

@@ -115,7 +115,8 @@ def _moment(
     period = dynamics.spec.period
     now = one.sample.stamp_ns
     times = np.array([(s.stamp_ns - now) * 1e-9 for s in around])
-    states = np.array([s.x for s in around], float)
+    times = np.append(times[0] - period, times)
+    states = np.array([around[0].x, *(s.x_next for s in around)], float)
     spread = np.maximum(np.ptp(states, axis=0), 1e-9)
     # The channels that moved most in this step.
     rate = np.abs(dynamics.target(one.sample.x, one.sample.x_next).astype(float))
@@ -123,17 +124,16 @@ def _moment(
     axes.axvspan(-period, 0, color=COLOURS[one.kind], alpha=0.25, linewidth=0)
     for i in np.sort(channels):
         value = (states[:, i] - states[:, i].min()) / spread[i]
-        style = '-' if len(around) > 1 else ''
         name = dynamics.spec.state_names[i]
         low, high = states[:, i].min(), states[:, i].max()
         label = f'{name}  {low:.2g} to {high:.2g}'
-        axes.plot(times - period, value, style, marker='.', markersize=4, linewidth=1, label=label)
+        axes.plot(times, value, marker='.', markersize=4, linewidth=1, label=label)
     axes.set_yticks([])
     axes.set_ylim(-0.15, 1.15)
     axes.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     axes.set_title(
         f'{place}  {one.kind}: {_title(library, one.regime)}, episode {one.sample.episode}, '
-        f'{now * 1e-9:.2f} s; worth {one.deviation:.1f} noise sd',
+        f'{now * 1e-9:.2f} s; moved its prediction by {one.deviation:.1f} noise sd',
         fontsize=9,
         loc='left',
     )

@@ -19,7 +19,7 @@ from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Prior
 from ..errors import UserError
-from ..memory.regimes import Library, Regime
+from ..memory.regimes import NOMINAL, Library, Regime
 from ..memory.reservoir import Reservoir
 from ..memory.tape import Tape
 from ..paths import cache_dir
@@ -236,7 +236,7 @@ def _load_tapes(
 
     def tape(name: str, head: Head) -> Tape:
         if name not in tapes:
-            return Tape(head)
+            return Tape(head, root=learner.nominal.posterior if name == NOMINAL else None)
         prior, device = learner.prior, learner.device
         return tape_from(arrays, f'tape.{name}', tapes[name], known, prior, device)
 

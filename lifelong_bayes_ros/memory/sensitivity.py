@@ -111,7 +111,7 @@ def memorable(dynamics: Dynamics, library: Library) -> list[Memorable]:
 
 
 def trajectory(regime: Regime, sample: Sample, steps: int) -> list[Sample]:
-    """Transitions around one of a regime, in its episode and within so many steps, by time.
+    """Transitions around one of a regime, within so many steps and without a gap, by time.
 
     From the regime's tape; where that is gone, from what else its reservoir happens to hold.
     """
@@ -120,7 +120,17 @@ def trajectory(regime: Regime, sample: Sample, steps: int) -> list[Sample]:
         (s for s in pool.values() if s.episode == sample.episode), key=lambda s: s.stamp_ns
     )
     at = next(i for i, s in enumerate(known) if s.stamp_ns == sample.stamp_ns)
-    return known[max(at - steps, 0) : at + steps + 1]
+    first = last = at
+    while first > 0 and at - first < steps and _follows(known[first - 1], known[first]):
+        first -= 1
+    while last + 1 < len(known) and last - at < steps and _follows(known[last], known[last + 1]):
+        last += 1
+    return known[first : last + 1]
+
+
+def _follows(one: Sample, other: Sample) -> bool:
+    """Whether a transition begins in the very state that another ended in."""
+    return np.array_equal(one.x_next, other.x)
 
 
 def memory_map(dynamics: Dynamics, library: Library, noise: np.ndarray) -> np.ndarray:
