@@ -57,6 +57,9 @@ def register(command: Command) -> None:
     sub.add_argument('first', metavar='STATE_A', help='state directory')
     sub.add_argument('second', metavar='STATE_B', help='state directory of the other robot')
     sub.add_argument('--out', required=True, help='state directory to make')
+    sub.add_argument(
+        '--prior', help='where trunks kept learning: the prior file that both robots started from'
+    )
     sub.add_argument('--json', **as_json)
 
 
@@ -176,13 +179,20 @@ def forget(args: argparse.Namespace) -> int:
 
 def merge(args: argparse.Namespace) -> int:
     """Merge two states into a new one."""
+    from .learning.codec import decode_prior
     from .learning.merging import merge_states
     from .learning.store import load_state, save_new
 
     out = Path(args.out)
     if out.exists():
         raise UserError(f'--out {out}: is there already; give a folder that is not')
-    merged = merge_states(load_state(Path(args.first)), load_state(Path(args.second)))
+    origin = None
+    if args.prior:
+        path = Path(args.prior)
+        if not path.is_file():
+            raise UserError(f'--prior {path}: does not exist')
+        origin = decode_prior(path.read_bytes(), str(path))[0]
+    merged = merge_states(load_state(Path(args.first)), load_state(Path(args.second)), origin)
     save_new(merged.learner, out)
     result = {
         'command': 'merge',

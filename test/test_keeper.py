@@ -27,7 +27,7 @@ from lifelong_bayes_ros.learning.forgetting import forget, known_episodes
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
 from lifelong_bayes_ros.learning.merging import merge_states
 from lifelong_bayes_ros.learning.store import load_state, save_state
-from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, consolidation
+from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, consolidation, score
 from lifelong_bayes_ros.memory.regimes import Library, Regime
 from lifelong_bayes_ros.memory.reservoir import Reservoir
 from lifelong_bayes_ros.memory.rows import Rows
@@ -392,6 +392,56 @@ def test_merged_states_hold_the_heads_of_both_exactly(tmp_path):
     assert again.digest() == learner.digest()
     for regime in again.library.regimes:
         assert_near(regime.tape.run(again.dynamics, again.family), regime.head)
+
+
+def moved_on(prior, seed: int, size: float, gain: float):
+    """A prior whose trunk has learned on: other weights, known better."""
+    rng, trunk = np.random.default_rng(seed), prior.dynamics.trunk
+    names = ('w1', 'b1', 'w2', 'b2')
+    arrays = {n: getattr(trunk, n) for n in names}
+    after = {n: a + size * np.std(a) * rng.standard_normal(a.shape) for n, a in arrays.items()}
+    dynamics = replace(prior.dynamics, trunk=replace(trunk, **after))
+    precision = {n: gain * p for n, p in prior.trunk_precision.items()}
+    return replace(prior, dynamics=dynamics, trunk_precision=precision)
+
+
+def learned_on(prior, seed: int, **config) -> Learner:
+    learner, step = Learner(prior, LearnerConfig(**config), seed), 0
+    for number, (shifts, steps) in enumerate(((HOME, 60), (LOSS, 150))):
+        path = stream(shifts, steps, 20 * seed + number, step)
+        path[-1] = replace(path[-1], flags=Flag.EPISODE_END)
+        for transition in path:
+            learner.observe(replace(transition, episode=number))
+        step += steps
+    return learner
+
+
+@pytest.mark.parametrize('known', [False, True])
+def test_trunks_that_learned_on_are_merged_by_their_precision(known):
+    prior = tiny_prior()
+    a, b = moved_on(prior, 1, 0.02, 4.0), moved_on(prior, 2, 0.02, 2.0)
+    first, second = learned_on(a, 0), learned_on(b, 1)
+    merged = merge_states(first, second, prior if known else None).learner
+    w, w_a, w_b, w_0 = (
+        p.dynamics.trunk.w1 for p in (merged.prior, first.prior, second.prior, prior)
+    )
+    expected = (4 * w_a + 2 * w_b - w_0) / 5 if known else (4 * w_a + 2 * w_b) / 6
+    np.testing.assert_allclose(w, expected)
+    total = merged.prior.trunk_precision['w1'] / prior.trunk_precision['w1']
+    np.testing.assert_allclose(total, 5.0 if known else 3.0)
+    for regime in merged.library.regimes[1:]:
+        samples = regime.reservoir.samples
+        error = score(merged.dynamics, regime.head, samples, prior.noise).error
+        assert error < 2.0
+        assert_near(regime.tape.run(merged.dynamics, merged.family), regime.head)
+
+
+def test_trunks_that_grew_apart_are_not_merged():
+    prior = tiny_prior()
+    # What tapes still hold is refit on any trunk; what is folded has to be carried over.
+    pair = (learned_on(moved_on(prior, seed, 1.0, 4.0), seed, journal=20) for seed in (1, 2))
+    with pytest.raises(UserError, match='too far apart'):
+        merge_states(*pair)
 
 
 # ---------------------------------------------------------------------- commands

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..dynamics.model import Prior
 from ..errors import UserError
 from ..memory.consolidation import Consolidation
 from ..memory.regimes import NOMINAL, Library, Regime
 from .codec import fingerprint
 from .forgetting import known_episodes
 from .learner import Learner
+from .trunks import merge_trunks, same_origin
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,31 @@ class Merged:
     offset: int  # added to the number of every episode of the second robot
 
 
-def merge_states(first: Learner, second: Learner) -> Merged:
+def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -> Merged:
     """One learner that knows what two robots of the same kind learned from the same prior.
 
     Regimes of both are put side by side and consolidated: those of which each explains what the
     other remembers are one, and their heads are merged exactly, in natural parameters, sum minus
     the common prior (minus its own, where the second was born with another). The rest are kept
     apart. The learner starts at the nominal plant and recalls from there. `first` and `second`
-    are used up.
+    are used up. Where trunks have kept learning on board, they are merged first, see `trunks`;
+    `origin`, the prior that both started from, makes that a merge of their posteriors.
 
     Raises:
-        UserError: another robot, another prior, or experience that both share.
+        UserError: another robot, another prior, experience that both share, or trunks that have
+            grown too far apart.
     """
     _check(first, second)
     offset = max(known_episodes(first), default=-1) + 1
     for learner in (first, second):
         _store_live(learner)
+    if fingerprint(first.prior) != fingerprint(second.prior):
+        if origin is not None and not same_origin(first.prior, origin):
+            raise UserError(
+                f'--prior: the states did not start from prior {fingerprint(origin)}; give the '
+                'one that they did, or leave it out'
+            )
+        first, second = merge_trunks(first, second, origin)
     library = Library(list(first.library.regimes), first.library.named, first.library.notes.copy())
     renamed: dict[str, str] = {}
     taken = {*first.library.names, *second.library.names}
@@ -76,9 +87,11 @@ def _check(first: Learner, second: Learner) -> None:
             f'{other.dynamics.spec.name!r} with other channels, actions or period; only robots '
             'of one kind can share what they learned'
         )
-    same = np.array_equal(mine.covariance, other.covariance)
+    same = fingerprint(mine) == fingerprint(other)
+    same = same and np.array_equal(mine.covariance, other.covariance)
     same = same and np.array_equal(mine.noise, other.noise)
-    if fingerprint(mine) != fingerprint(other) or not same:
+    kept_learning = fingerprint(mine) != fingerprint(other) and same_origin(mine, other)
+    if not same and not kept_learning:
         raise UserError(
             f'the states have different priors ({fingerprint(mine)} and {fingerprint(other)}): '
             'what was learned from one does not add to what was learned from another; start both '
