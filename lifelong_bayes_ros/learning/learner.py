@@ -37,7 +37,7 @@ DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 WALK_EVERY = 8  # transitions between steps of the random walk
-SLICES = 16  # of a consolidation per transition: a fixed number, so that a replay repeats it
+SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
