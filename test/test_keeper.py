@@ -612,6 +612,7 @@ def test_a_budget_for_less_than_a_regime_is_refused():
     with pytest.raises(UserError, match=r'memory_bytes 1000: .* takes'):
         Learner(tiny_prior(), LearnerConfig(memory_bytes=1000))
     learner = lived(memory_bytes=3 * least)
+    learner.consolidate()
     assert learner.library.nbytes() <= 3 * least
     assert len(learner.library.regimes) == 2
 
