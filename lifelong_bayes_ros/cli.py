@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import threads  # noqa: F401  (before numpy)
+from . import memory_commands, threads  # noqa: F401  (threads before numpy)
 from .errors import UserError
 
 console = Console(stderr=True)
@@ -337,6 +337,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--out', help='write the learned state to this folder')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
+    memory_commands.register(command)
+
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
     sub.add_argument('--robot', default='quad', help='robot name or robot file')
     sub.add_argument('--sim', action='store_true', help='start the simulated robot too')
@@ -347,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
         'what',
-        choices=['loop', 'optimizer', 'quality', 'realtime', 'safety', 'stream', 'all'],
+        choices=['loop', 'memory', 'optimizer', 'quality', 'realtime', 'safety', 'stream', 'all'],
         help='what to measure; `all` adds lives of all robots, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
     )

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.memory import consolidation
-from lifelong_bayes_ros.memory.consolidation import consolidate, merge, score
+from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, score
 from lifelong_bayes_ros.memory.regimes import NEW, Library, Regime, RegimeFilter
 from lifelong_bayes_ros.memory.reservoir import Reservoir, Sample
+from lifelong_bayes_ros.memory.tape import merge
 from plants import gaussian, linear_samples, observe, random_dynamics
 
 DYNAMICS = random_dynamics()
@@ -43,9 +44,9 @@ def library(*regimes: Regime) -> Library:
     return Library([nominal, *regimes], len(regimes))
 
 
-def run(lib: Library, capacity: int = 12):
+def run(lib: Library, capacity: int = 12, nbytes: int | None = None):
     rng = np.random.default_rng(0)
-    return consolidate(DYNAMICS, lib, PRIOR, NOISE, capacity, rng)
+    return consolidate(DYNAMICS, lib, PRIOR, NOISE, Budget(capacity, nbytes), rng)
 
 
 def snapshot(lib: Library):
@@ -230,8 +231,9 @@ def test_a_merge_that_would_cost_a_memory_is_rolled_back(monkeypatch):
     lib = library(*(regime(f'r{i}', plant(i), i) for i in (1, 2)))
     before = snapshot(lib)
 
-    def careless(dynamics, first, second, prior, noise):
-        return merge(first.head, second.head, prior)
+    def careless(work, first, second, prior):
+        yield
+        return merge(first.head, second.head, prior), 'careless'
 
     monkeypatch.setattr(consolidation, '_same', careless)
     result = run(lib, capacity=2)

@@ -54,6 +54,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_optimizer import optimizer_report
 
         return optimizer_report(status)
+    if what == 'memory':
+        from .bench_memory import memory_report
+
+        return memory_report(status)
     from .bench_quality import quality_report
 
     return quality_report(status)
@@ -62,6 +66,7 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
 COMMANDS = {
     'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
+    'memory': 'lifelong-bayes bench memory',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',

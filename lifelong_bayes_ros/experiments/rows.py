@@ -165,7 +165,19 @@ def _recovery_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
         robots = ' and '.join(dict.fromkeys(f.robot for f in quick))
         name = f'steps to 90 % of the oracle, first visits, {robots}, median of {len(steps)}'
         rows.append(row(name, float(np.median(steps)), 'steps', 'lower', 30, 15))
+    visits = [_visits(f) for f in pooled]
+    pairs = [(v[n, 1], v[n, 2]) for v in visits for n, visit in v if visit == 2 and (n, 1) in v]
+    if pairs:
+        first, second = np.sum(pairs, axis=0)
+        ratio = float(second / first) if first else math.nan
+        name = f'steps to 90 % of the oracle, second visit / first, {len(pairs)} regimes'
+        rows.append(row(name, ratio, '', 'lower', 0.5, 0.2))
     return rows
+
+
+def _visits(f: Figures) -> dict[tuple[str, int], int]:
+    """Steps to 90 % of the oracle at each visit of a regime that begins with a shift."""
+    return {(p.regime, p.visit): steps_to_90(p) for p in f.shifts}
 
 
 def _event_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
@@ -179,6 +191,7 @@ def _event_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
     returns = [p for p in shifts if p.visit > 1]
     right = [p.recalled for p in returns if p.right]
     rises = _known(p.rise_epistemic for p in shifts)
+    wrong = sum(f.wrong_recalls for f in pooled) / spans
     rate = 'per 1000 s'
     return [
         row(
@@ -203,7 +216,8 @@ def _event_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
             None,
         ),
         row('delay of a right recall, median', _percentile(right, 50), 'steps', 'lower', None),
-        row('wrong recalls', sum(f.wrong_recalls for f in pooled) / spans, rate, 'lower', None),
+        row('wrong recalls', wrong, rate, 'lower', None),
+        row('false or wrong recalls', wrong + far['recall'], rate, 'lower', 3, 1),
         row(
             'shifts at which the epistemic spread doubles within 6 steps',
             100 * float(np.mean([r >= 2 for r in rises])) if rises else math.nan,

@@ -23,7 +23,10 @@ HYPOTHESES = ('changed', 'basis')
 
 
 def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
-    """Arrays and JSON metadata as safetensors bytes, with kind, version and a content hash."""
+    """Arrays and JSON metadata as safetensors bytes, with kind, version and a content hash.
+
+    The same content gives the same bytes.
+    """
     text = json.dumps(meta, sort_keys=True)
     header = {
         'kind': kind,
@@ -32,7 +35,12 @@ def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> byte
         'sha256': _digest(arrays, text),
     }
     contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    return save(contiguous, metadata=header)
+    data = save(contiguous, metadata=header)
+    # The library orders metadata by chance.
+    at = 8 + int.from_bytes(data[:8], 'little')
+    ordered = json.dumps(json.loads(data[8:at]), sort_keys=True, separators=(',', ':')).encode()
+    ordered += b' ' * (-len(ordered) % 8)
+    return len(ordered).to_bytes(8, 'little') + ordered + data[at:]
 
 
 def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -14,23 +14,25 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..blr import Gaussian
+from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
 from ..dynamics.hypotheses import HypothesisFilter
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
-from ..memory.consolidation import Consolidation, consolidate
+from ..memory.consolidation import Budget, Consolidation, consolidation, too_small
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
+from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .background import WALK_EVERY, Background, Outcome
 from .surprise import WINDOW, Surprise
@@ -38,6 +40,7 @@ from .surprise import WINDOW, Surprise
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
+SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -62,6 +65,8 @@ class LearnerConfig:
     dense_window: int = 40  # steps over which hypotheses and live head are compared
     dense_nats: float = 0.15  # nats per step that the head must be ahead of the hypotheses
     dense_start: float = 5.0  # and nats more, before it is acted on
+    memory_bytes: int | None = None  # most that all regimes take; None: what `capacity` needs
+    journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
     guard_window: int = 15
     guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
     background: bool = True  # the trunk keeps learning
@@ -134,8 +139,10 @@ class Learner:
         self._start_from(prior, self.rng)
 
         self.live = self.nominal
+        self.tape = Tape(self.live, root=self.nominal.posterior)  # how the live head came about
         self.identity: int | None = 0  # stored regime that the live head belongs to
-        self.library = Library([Regime(NOMINAL, self.nominal, Reservoir(self.config.reservoir))])
+        reservoir = Reservoir(self.config.reservoir)
+        self.library = Library([Regime(NOMINAL, self.nominal, reservoir, self.tape)])
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
@@ -150,7 +157,7 @@ class Learner:
         # Heads by the transitions that they have seen, to reach back `purge` and the window of
         # the surprise test.
         reach = -(-(self.config.purge + WINDOW) // SNAPSHOT_EVERY) + 1
-        self._snapshots: deque[tuple[int, Head]] = deque(maxlen=reach)
+        self._snapshots: deque[tuple[int, Head, Tape]] = deque(maxlen=reach)
         self._owned = False  # nobody else holds the live head: it may be updated in place
         self.draws = self._nominal_draws
         self.sparse: HypothesisFilter | None = None
@@ -162,6 +169,12 @@ class Learner:
             self._sparse_noise = np.stack([half, -half], axis=2).reshape(rank, DRAWS)
         self._bank = Bank(*self.dynamics.nominal.shape)
         self.background = Background(self.config, wait) if self.config.background else None
+        self._job: Iterator[None] | None = None  # consolidation under way
+        self._job_seconds = 0.0
+        self.first_episode = 0  # number of the first episode since the learner was made
+        least = 2 * self._regime_bytes()  # of the nominal plant and of one more
+        if self.config.memory_bytes is not None and self.config.memory_bytes < least:
+            raise too_small(self.config.memory_bytes, least)
 
     # ------------------------------------------------------------------ the way of the data
     def observe(self, transition: Transition) -> None:
@@ -185,7 +198,9 @@ class Learner:
             if self.learning:
                 self._learn(transition, past)
         if transition.ends_episode and self.learning:
-            self.consolidate()
+            self._begin_consolidation()
+        if self._job is not None:
+            self._consolidate(SLICES)
         self.report.seconds = time.perf_counter() - started
 
     def belief(self) -> Belief:
@@ -221,38 +236,9 @@ class Learner:
         return events
 
     def consolidate(self) -> Consolidation:
-        """Consolidate memory as a transaction; the live head is committed first."""
-        started = time.perf_counter()
-        self._commit(self._shared())
-        result = consolidate(
-            self.dynamics,
-            self.library,
-            self.family,
-            self.prior.noise,
-            self.config.capacity,
-            self.rng,
-        )
-        if result.accepted:
-            current = self.regime
-            self.library = result.library
-            for kept, absorbed in result.merged:
-                self.filter.rename(absorbed, kept)
-                current = kept if current == absorbed else current
-            for name in result.pruned:
-                self.filter.rename(name, NEW)
-            names = self.library.names
-            self.identity = names.index(current) if current in names else None
-        self._event(
-            'consolidated' if result.accepted else 'rolled_back',
-            regimes=self.library.names,
-            merged=[list(m) for m in result.merged],
-            pruned=result.pruned,
-            error_ratio=round(result.error_ratio, 4),
-            bytes=self.library.nbytes(),
-            reason=result.reason,
-            seconds=round(time.perf_counter() - started, 3),
-        )
-        return result
+        """Consolidate memory at once, as a transaction; the live head is committed first."""
+        self._begin_consolidation()
+        return self._consolidate(None)
 
     def digest(self) -> str:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
@@ -265,23 +251,96 @@ class Learner:
             sha.update(part.tobytes())
         return sha.hexdigest()
 
+    # ------------------------------------------------------------------ consolidation
+    def _begin_consolidation(self) -> None:
+        """Begin one, to go on with by `_consolidate`; one that is under way is given up."""
+        self._commit(self._shared(), self.tape)
+        budget = Budget(self.config.capacity, self.config.memory_bytes)
+        noise = self.prior.noise
+        self._job = consolidation(self.dynamics, self.library, self.family, noise, budget)
+        self._job_seconds = 0.0
+
+    def _consolidate(self, slices: int | None) -> Consolidation | None:
+        """Do so many slices, None for all; the outcome, if that was the end of it."""
+        started, job = time.perf_counter(), self._job
+        try:
+            for _ in count() if slices is None else range(slices):
+                next(job)
+        except StopIteration as end:
+            self._job = None
+            result = self._adopt_memory(end.value)
+        else:
+            result = None
+        self._job_seconds += time.perf_counter() - started
+        if result is not None:
+            self._event(
+                'consolidated' if result.accepted else 'rolled_back',
+                regimes=self.library.names,
+                merged=[list(m) for m in result.merged],
+                pruned=result.pruned,
+                folded=result.folded,
+                why=result.why,
+                error_ratio=round(result.error_ratio, 4),
+                bytes=self.library.nbytes(),
+                reason=result.reason,
+                slices=result.slices,
+                seconds=round(self._job_seconds, 3),
+            )
+        return result
+
+    def _adopt_memory(self, decided: Consolidation) -> Consolidation:
+        """Go over to the library that a consolidation decided on."""
+        result = decided.adopt(self.library, self.rng)
+        if not result.accepted:
+            return result
+        current, old = self.regime, {r.name: r for r in self.library.regimes}
+        self.library = result.library
+        for kept, absorbed in result.merged:
+            self.filter.rename(absorbed, kept)
+            if current in (kept, absorbed):
+                self._join(old[absorbed if current == kept else kept])
+                current = kept
+        for name in result.pruned:
+            self.filter.rename(name, NEW)
+        names = self.library.names
+        self.identity = names.index(current) if current in names else None
+        return result
+
+    def _join(self, other: Regime) -> None:
+        """Let the live head know what a regime knows that has turned out to be the same."""
+        try:
+            self.live = merge(self._shared(), other.head, other.tape.prior(self.family))
+        except ImproperPosteriorError:
+            return
+        self.tape = self.tape.add(Join(other.tape))
+        self._redraw()
+
+    def _regime_bytes(self) -> int:
+        """What a regime takes with a full reservoir."""
+        dynamics, spec = self.dynamics, self.dynamics.spec
+        sample = 4 * (2 * len(spec.state) + (1 + len(dynamics.history())) * len(spec.action))
+        return 8 * (dynamics.size + dynamics.size**2) + sample * self.config.reservoir
+
     # ------------------------------------------------------------------ one transition
     def _learn(self, transition: Transition, past: np.ndarray) -> None:
         x, u = transition.state.astype(float), transition.action.astype(float)
         x_next = transition.next_state.astype(float)
-        rows = self.dynamics.design(x, u, past)
-        design = self._tensor(rows)
-        target = self.dynamics.target(x, x_next)
         sample = Sample(
             transition.state,
             transition.action,
             past.astype(np.float32),
             transition.next_state,
             transition.stamp_ns,
-            transition.episode,
+            self.first_episode + transition.episode,
         )
+        # From what is remembered, so that a tape gives the same head.
+        rows = self.dynamics.design(x, u, sample.past.astype(float))
+        design = self._tensor(rows)
+        target = self.dynamics.target(x, x_next)
         if self.learned % SNAPSHOT_EVERY == 0 or not self._snapshots:
-            self._snapshots.append((self.learned, self._shared()))
+            head = self._shared()
+            self.tape = self.tape.bounded(head, self.config.journal)
+            self._snapshots.append((self.learned, head, self.tape))
         self.learned += 1
         self.age += 1
         self._since_event += 1
@@ -366,6 +425,17 @@ class Learner:
             self._test_hypotheses(step)
         self.sparse.noise = self.sparse.noise.hold()
 
+    def relearn(self, samples: Sequence[Sample]) -> None:
+        """Let hypotheses and background know of these steps and of nothing else."""
+        if self.sparse is not None:
+            self.sparse.noise = self.live.noise
+            dense = self.dense
+            self._restart_hypotheses((), samples)
+            self.dense = dense
+        if self.background is not None:
+            self.background.close()
+            self.background = Background(self.config, self.background.wait)
+
     def _filter(self, step: _Step, fresh: float) -> None:
         """Move the regime probabilities; `fresh` is the evidence of the task-family prior."""
         evidence = {name: e for name, (e, _) in step.stored.items()}
@@ -386,6 +456,7 @@ class Learner:
         self.report.inside = float(np.mean(np.abs(prediction.residual) <= quantile * sd))
 
     def _remember(self, sample: Sample) -> None:
+        self.tape = self.tape.add(sample)
         if self.identity is None:
             self.waiting.add(sample, self.rng)
         else:
@@ -435,6 +506,7 @@ class Learner:
         regime = self.library.regimes[index]
         posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
         self.live, self._owned = Head(posterior, regime.head.noise.hold()), True
+        self.tape = regime.tape.add(Widen(self.config.recall_widen), Hold())
         before = self.regime
         self.identity = index
         self._reborn(steps)
@@ -450,6 +522,7 @@ class Learner:
             covariance = covariance + torch.diag((10.0**self._level - 1) * self._floor)
         self.live = Head(Gaussian(self.family.mean, covariance), snapshot.noise.hold())
         self._owned = False
+        self.tape = Tape(self.live, root=self.live.posterior)
         before = self.regime
         self.identity = None
         self.waiting = Reservoir(self.config.reservoir)
@@ -471,6 +544,7 @@ class Learner:
         memory = [s for r in regimes for s in r.reservoir.samples if s.stamp_ns < first]
         self._restart_hypotheses(since, memory)
         self.live = self.live.replace(noise=self.live.noise.hold())
+        self.tape = self.tape.add(Hold())
         self.surprise.reset()
         self._snapshots.clear()
         self.age = steps
@@ -479,18 +553,18 @@ class Learner:
     def _leave(self, steps: int) -> Head:
         """Commit the live head as it was before the steps since the change, with a margin."""
         latest = self.learned - max(steps, self.config.purge)
-        old = [head for seen, head in self._snapshots if seen <= latest]
-        snapshot = old[-1] if old else self._snapshots[0][1]
-        self._commit(snapshot)
+        old = [kept for seen, *kept in self._snapshots if seen <= latest]
+        snapshot, tape = old[-1] if old else self._snapshots[0][1:]
+        self._commit(snapshot, tape)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
             reservoir.drop_since(list(self._recent)[-steps].sample.stamp_ns)
         return snapshot
 
-    def _commit(self, head: Head) -> None:
+    def _commit(self, head: Head, tape: Tape) -> None:
         """Keep what a head learned, if it lived long enough to be worth it."""
         if self.identity is not None and self.age >= self.config.store_age:
-            self.library.commit(self.identity, head)
+            self.library.commit(self.identity, head, tape)
 
     def _soften(self) -> None:
         """A weak shift shows as noise that grew: let the head move again."""
@@ -505,6 +579,7 @@ class Learner:
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
         self._restart_hypotheses(list(self._recent)[-WINDOW:])
+        self.tape = self.tape.add(Hold(lowered))
         self._event('soft_shift', ratio=round(float(np.max(noise.variance / reference)), 2))
 
     def _settle(self) -> None:
@@ -522,7 +597,7 @@ class Learner:
                 reservoir = Reservoir(self.config.reservoir)
                 for step in window:
                     reservoir.add(step.sample, self.rng)
-            self.identity = self.library.store(self._shared(), reservoir)
+            self.identity = self.library.store(self._shared(), reservoir, self.tape)
             self.filter.rename(NEW, self.regime)
             self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2))
         elif self.identity is None:
@@ -590,14 +665,20 @@ class Learner:
         self._start_from(candidate.prior, np.random.default_rng(self.seed))
         for index, old in enumerate(self.library.regimes):
             head = self.nominal if index == 0 else candidate.heads[old.name]
-            self.library.regimes[index] = Regime(old.name, head, old.reservoir)
+            root = head.posterior if index == 0 else None
+            tape = Tape(head, root=root, folded=old.tape.everything_folded() | old.tape.episodes)
+            self.library.regimes[index] = Regime(old.name, head, old.reservoir, tape)
+        folded = self.tape.everything_folded() | self.tape.episodes
         index = self.library.names.index(regime) if regime != NEW else 0
         self.identity = index or None
         if self.identity is None:  # to be stored once it is found to be worth it
             self.waiting = Reservoir(self.config.reservoir)
             for sample in outcome.job.recent:
                 self.waiting.add(sample, self.rng)
-        self.live, self._owned = outcome.live, True
+        self.live = outcome.live
+        # The new trunk knows the episodes: they can no longer be taken out one by one.
+        self.tape = Tape(self._shared(), folded=folded)
+        self._job = None  # a consolidation of heads on the old trunk
         self._redraw()
         if self.sparse is not None:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)
@@ -625,6 +706,7 @@ class Learner:
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)
         self.live, self._owned = self.live.replace(posterior=posterior), True
+        self.tape = self.tape.add(Widen(share))
         pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
         signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
         self.draws = (1 - share) ** 0.5 * self.draws + share**0.5 * signs * pick

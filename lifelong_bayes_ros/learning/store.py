@@ -5,23 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Prior
 from ..errors import UserError
-from ..memory.regimes import Library, Regime
+from ..memory.regimes import NOMINAL, Library, Regime
 from ..memory.reservoir import Reservoir
+from ..memory.tape import Tape
 from ..paths import cache_dir
 from .background_state import background_state, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
+from .forgetting import known_episodes
 from .learner import Learner, LearnerConfig
 from .pieces import head_arrays, head_from, sample_arrays, samples_from
+from .tape_state import tape_from, tape_state
 
 PRIOR = 'prior.safetensors'
 STATE = 'learner.safetensors'
@@ -92,6 +99,10 @@ def save_state(learner: Learner, folder: Path) -> None:
     if learner.background is not None:
         more, background = background_state(learner)
         arrays |= {f'{BACKGROUND}{name}': array for name, array in more.items()}
+    known, tapes = _known(learner), {}
+    for name, tape in _tapes(learner).items():
+        more, tapes[name] = tape_state(f'tape.{name}', tape, known)
+        arrays |= more
     meta = {
         'prior': fingerprint(learner.prior),
         'config': asdict(learner.config),
@@ -102,6 +113,8 @@ def save_state(learner: Learner, folder: Path) -> None:
         'identity': learner.identity,
         'names': learner.library.names,
         'named': learner.library.named,
+        'notes': learner.library.notes,
+        'tapes': tapes,
         'dof': {name: head.noise.dof for name, head in heads.items()},
         'seen': {name: r.seen for name, r in reservoirs.items()},
         'probabilities': learner.filter.probabilities,
@@ -113,7 +126,10 @@ def save_state(learner: Learner, folder: Path) -> None:
         'background': None if learner.background is None else background,
         'digest': learner.digest(),
     }
-    write_atomically(folder / PRIOR, encode_prior(learner.prior))
+    prior = encode_prior(learner.prior)
+    path = folder / PRIOR
+    if not (path.is_file() and path.read_bytes() == prior):
+        write_atomically(path, prior)
     write_atomically(folder / STATE, pack('learner', arrays, meta))
 
 
@@ -121,8 +137,57 @@ def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
     """A learner that goes on where `save_state` left off; `wait` as there.
 
     Raises:
-        UserError: no such directory, damaged, or prior and state do not belong together.
+        UserError: no such directory, damaged, of another version, or prior and state do not
+            belong together.
     """
+    try:
+        return _load(folder, device, wait)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{folder}: {STATE} does not hold what this version expects ({error!r}); it was made '
+            'by another version or changed by hand'
+        ) from None
+
+
+@contextmanager
+def revised(folder: Path) -> Iterator[Learner]:
+    """The learner of a state directory, which is written back when the block ends well.
+
+    Raises:
+        UserError: as `load_state`; or somebody else wrote the state meanwhile: it is left alone.
+    """
+    learner = load_state(folder)
+    before = (folder / STATE).stat()
+    yield learner
+    now = (folder / STATE).stat()
+    if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+        raise UserError(
+            f'{folder}: the state was written by somebody else meanwhile and is left as it is; '
+            'stop the learner that works on it, then try again'
+        )
+    save_state(learner, folder)
+
+
+def save_new(learner: Learner, folder: Path) -> None:
+    """Write a state directory that does not exist yet, wholly or not at all.
+
+    Raises:
+        UserError: it exists.
+    """
+    if folder.exists():
+        raise UserError(f'{folder}: is there already; give a folder that is not')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f'.{folder.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was interrupted
+    try:
+        save_state(learner, partial)
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _load(folder: Path, device: str, wait: bool) -> Learner:
     for name in (PRIOR, STATE):
         if not (folder / name).is_file():
             raise UserError(f'{folder}: no {name} there; give a state directory of this package')
@@ -140,10 +205,13 @@ def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
         return Reservoir(learner.config.reservoir, meta['seen'][name], samples)
 
     learner.library = Library(
-        [Regime(n, head(n), reservoir(n)) for n in meta['names']], meta['named']
+        [Regime(n, head(n), reservoir(n)) for n in meta['names']],
+        meta['named'],
+        meta.get('notes', {}),
     )
     learner.live = head('live')
     learner.waiting = reservoir('waiting')
+    _load_tapes(learner, arrays, meta.get('tapes', {}))
     learner.draws = torch.tensor(arrays['draws'], device=learner.device)
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
@@ -165,3 +233,32 @@ def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
     if learner.digest() != meta['digest']:
         raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')
     return learner
+
+
+def _tapes(learner: Learner) -> dict[str, Tape]:
+    return {'live': learner.tape} | {r.name: r.tape for r in learner.library.regimes}
+
+
+def _known(learner: Learner) -> dict[str, Gaussian]:
+    """Posteriors that tapes may start from and that are kept anyway."""
+    known = {'family': learner.family, 'home': learner.nominal.posterior}
+    known |= {f'head.{r.name}': r.head.posterior for r in learner.library.regimes}
+    return known | {'head.live': learner.live.posterior}
+
+
+def _load_tapes(
+    learner: Learner, arrays: dict[str, np.ndarray], tapes: dict[str, dict[str, Any]]
+) -> None:
+    """Tapes of the live head and of every regime; where there is none, a head starts its own."""
+    known = _known(learner)
+
+    def tape(name: str, head: Head) -> Tape:
+        if name not in tapes:
+            return Tape(head, root=learner.nominal.posterior if name == NOMINAL else None)
+        prior, device = learner.prior, learner.device
+        return tape_from(arrays, f'tape.{name}', tapes[name], known, prior, device)
+
+    regimes = learner.library.regimes
+    learner.tape = tape('live', learner.live)
+    learner.library.regimes = [replace(r, tape=tape(r.name, r.head)) for r in regimes]
+    learner.first_episode = max(known_episodes(learner), default=-1) + 1

@@ -1,27 +1,40 @@
 """Consolidation between episodes, a transaction on the regime library.
 
 Heads that describe the same regime are merged in natural parameters (sum minus the common prior),
-the library is pruned to its budget, and the result is accepted only if the error of every regime
-on its own memory is at most `TOLERANCE` times what it was; otherwise nothing changes.
+the library is pruned to its budget by evidence, and the result is accepted only if the error of
+every regime on its own memory is at most `TOLERANCE` times what it was; otherwise nothing changes.
+
+It is done in slices of bounded work that change nothing, so that a learner can go on between them
+and whoever ends it early has lost nothing; all changes come with `Consolidation.adopt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.head import Head
 from ..dynamics.model import Dynamics
+from ..errors import UserError
 from .regimes import Library, Regime
 from .reservoir import Sample
+from .rows import Rows, log_density
+from .tape import Join, merge
 
 TOLERANCE = 1.1  # allowed growth of a regime's error on its memory
 SAME = 1.0  # nats per sample that a merged head may lose on either memory
 ENOUGH = 16  # samples below which a memory cannot judge a merge
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What memory may take."""
+
+    regimes: int  # most regimes, the nominal one included
+    nbytes: int | None = None  # most bytes of all regimes; None: as many as they need
 
 
 @dataclass
@@ -32,8 +45,44 @@ class Consolidation:
     library: Library
     merged: list[tuple[str, str]] = field(default_factory=list)  # (kept, absorbed)
     pruned: list[str] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)  # whose tape was given up for its bytes
     error_ratio: float = 1.0  # worst error after / before over all memories
-    reason: str = ''
+    reason: str = ''  # of a roll-back
+    why: list[str] = field(default_factory=list)  # of each merge and removal
+    slices: int = 0  # heads scored on a memory
+    before: list[Regime] = field(default_factory=list)  # what it was decided about
+
+    def adopt(self, now: Library, rng: np.random.Generator) -> Consolidation:
+        """Apply what was decided about `library` to what it has become since.
+
+        Args:
+            now: the same library after some more transitions; it is not changed.
+            rng: for the reservoirs of merged regimes.
+
+        Returns:
+            The outcome with the library to use, or not accepted if a regime that it is about has
+            learned meanwhile.
+        """
+        if not self.accepted:
+            return self
+        concerned = {n for pair in self.merged for n in pair} | {*self.pruned, *self.folded}
+        decided = {r.name: r for r in self.before}
+        present = {r.name: r for r in now.regimes}
+        if any(n not in present or present[n].head is not decided[n].head for n in concerned):
+            return Consolidation(
+                False, now, reason='a regime learned meanwhile; left for the next time'
+            )
+        for kept, absorbed in self.merged:
+            reservoir = present[kept].reservoir.merged(present.pop(absorbed).reservoir, rng)
+            present[kept] = replace(present[kept], reservoir=reservoir)
+        merged = {kept for kept, _ in self.merged}
+        for regime in self.library.regimes:
+            if regime.name in merged or regime.name in self.folded:
+                reservoir = present[regime.name].reservoir
+                present[regime.name] = replace(regime, reservoir=reservoir)
+        regimes = [r for n, r in present.items() if n not in self.pruned]
+        notes = _notes(now.notes, self.merged, [r.name for r in regimes])
+        return replace(self, library=Library(regimes, now.named, notes))
 
 
 @dataclass(frozen=True)
@@ -46,26 +95,20 @@ class Score:
 
 def score(dynamics: Dynamics, head: Head, samples: Sequence[Sample], noise: np.ndarray) -> Score:
     """Score a head on samples, with residuals in units of the noise variance [ds]."""
-    evidence, square = 0.0, 0.0
-    device = head.posterior.mean.device
-    for s in samples:
-        x, u = s.x.astype(float), s.u.astype(float)
-        design = torch.as_tensor(dynamics.design(x, u, s.past.astype(float)), device=device)
-        prediction = head.predict(design, dynamics.target(x, s.x_next.astype(float)))
-        evidence += prediction.evidence
-        square += float(np.mean(prediction.residual**2 / noise))
-    count = max(len(samples), 1)
-    return Score(evidence / count, float(np.sqrt(square / count)))
+    return _score(head, Rows.of(dynamics, samples), noise)
 
 
-def merge(first: Head, second: Head, prior: Gaussian) -> Head:
-    """Head that has seen what both saw since their common prior.
+def _score(head: Head, rows: Rows, noise: np.ndarray) -> Score:
+    if not len(rows):
+        return Score(0.0, 0.0)
+    square = np.square(rows.residual(head.posterior)) / noise
+    return Score(float(np.mean(rows.evidence(head))), float(np.sqrt(np.mean(square))))
 
-    Raises:
-        ImproperPosteriorError: the two do not share that prior.
-    """
-    noise = first.noise if first.noise.dof >= second.noise.dof else second.noise
-    return Head(first.posterior.multiply(second.posterior, divide=prior), noise)
+
+def _score_left_out(head: Head, rows: Rows, noise: np.ndarray) -> Score:
+    residual, covariance, _ = rows.left_out(head)
+    evidence = float(np.mean(log_density(residual, covariance)))
+    return Score(evidence, float(np.sqrt(np.mean(np.square(residual) / noise))))
 
 
 def consolidate(
@@ -73,82 +116,195 @@ def consolidate(
     library: Library,
     prior: Gaussian,
     noise: np.ndarray,
-    capacity: int,
+    budget: Budget,
     rng: np.random.Generator,
 ) -> Consolidation:
-    """Merge, prune and accept or roll back; `library` itself is not changed.
+    """Merge, prune and accept or roll back at once; `library` itself is not changed.
 
     Args:
         dynamics: the model that the heads belong to.
         library: regimes with their reservoirs.
-        prior: common prior of all heads.
+        prior: of the task family, that heads are born with and widened towards.
         noise: variance per output [ds] that errors are measured in.
-        capacity: most regimes to keep, the nominal one included.
+        budget: what memory may take.
         rng: for the reservoirs of merged regimes.
+
+    Raises:
+        UserError: the budget is too small for the nominal regime and one more.
+    """
+    slices = consolidation(dynamics, library, prior, noise, budget)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return end.value.adopt(library, rng)
+
+
+def consolidation(
+    dynamics: Dynamics, library: Library, prior: Gaussian, noise: np.ndarray, budget: Budget
+) -> Iterator[None]:
+    """Decide in slices what `consolidate` does; returns a `Consolidation` yet to be adopted.
+
+    A slice scores one head on one memory. `library` may change between slices: what is decided is
+    about what it was at the first.
     """
     regimes = list(library.regimes)
-    memories = {r.name: list(r.reservoir.samples) for r in regimes if r.reservoir.samples}
-    before = {
-        r.name: score(dynamics, r.head, memories[r.name], noise)
-        for r in regimes
-        if r.name in memories
-    }
-    heir = {name: name for name in memories}
-    result = Consolidation(False, library)
+    work = _Work(dynamics, noise, {r.name: list(r.reservoir.samples) for r in regimes})
+    yield
+    memories = dict(work.rows)
+    before = {}
+    for regime in regimes:
+        if len(memories[regime.name]):
+            before[regime.name] = yield from work.score(regime.head, regime.name)
+    result = Consolidation(False, library, before=list(regimes))
+    heir = {name: name for name in before}
     i = 1
     while i < len(regimes):
         j = i + 1
         while j < len(regimes):
-            candidate = _same(dynamics, regimes[i], regimes[j], prior, noise)
-            if candidate is None:
+            merged, why = yield from _same(work, regimes[i], regimes[j], prior)
+            if merged is None:
                 j += 1
                 continue
             kept, absorbed = regimes[i], regimes.pop(j)
-            reservoir = kept.reservoir.merged(absorbed.reservoir, rng)
-            regimes[i] = Regime(kept.name, candidate, reservoir)
+            tape = kept.tape.add(Join(absorbed.tape))
+            regimes[i] = replace(kept, head=merged, tape=tape)
+            work.join(kept.name, absorbed.name)
             result.merged.append((kept.name, absorbed.name))
+            result.why.append(why)
             heir = {m: kept.name if h == absorbed.name else h for m, h in heir.items()}
         i += 1
-    while len(regimes) > capacity:
-        least = min(range(1, len(regimes)), key=lambda k: regimes[k].reservoir.seen)
-        result.pruned.append(regimes.pop(least).name)
-    kept_names = {r.name: r for r in regimes}
-    for name, samples in memories.items():
-        if heir[name] in kept_names:
-            after = score(dynamics, kept_names[heir[name]].head, samples, noise)
-            ratio = after.error / max(before[name].error, 1e-12)
+    yield from _shrink(work, regimes, budget, result)
+    heads = {r.name: r.head for r in regimes}
+    for name, old in before.items():
+        if heir[name] in heads and heir[name] in {n for pair in result.merged for n in pair}:
+            after = _score(heads[heir[name]], memories[name], noise)
+            ratio = after.error / max(old.error, 1e-12)
             result.error_ratio = max(result.error_ratio, ratio)
+            yield
+    result.slices = work.slices
     if result.error_ratio > TOLERANCE:
         result.reason = (
             f'the error of a regime on its memory grew {result.error_ratio:.2f} times '
             f'(allowed {TOLERANCE})'
         )
-        result.merged, result.pruned = [], []
+        result.merged, result.pruned, result.folded, result.why = [], [], [], []
         return result
     result.accepted = True
-    result.library = Library(regimes, library.named)
+    result.library = Library(regimes, library.named, library.notes)
     return result
 
 
-def _same(
-    dynamics: Dynamics, first: Regime, second: Regime, prior: Gaussian, noise: np.ndarray
-) -> Head | None:
-    """The merged head if both memories say that the two regimes are one."""
+class _Work:
+    """Memories as rows, and what was scored so far."""
+
+    def __init__(
+        self, dynamics: Dynamics, noise: np.ndarray, memories: dict[str, list[Sample]]
+    ) -> None:
+        self.noise = noise
+        self.rows = {name: Rows.of(dynamics, samples) for name, samples in memories.items()}
+        self.slices = 0
+        self._known: dict[tuple[int, str, bool], tuple[Head, Score]] = {}
+
+    def score(self, head: Head, memory: str, left_out: bool = False) -> Iterator[None]:
+        """Score a head on a memory: one slice, unless it is known.
+
+        With `left_out`, on each transition as if it had not learned from that one.
+        """
+        key = id(head), memory, left_out
+        if key not in self._known:
+            self.slices += 1
+            rows = self.rows[memory]
+            found = (_score_left_out if left_out else _score)(head, rows, self.noise)
+            self._known[key] = head, found
+            yield
+        return self._known[key][1]
+
+    def join(self, kept: str, absorbed: str) -> None:
+        """One memory of two."""
+        self.rows[kept] = self.rows[kept].joined(self.rows[absorbed])
+        self._known = {k: v for k, v in self._known.items() if k[1] not in (kept, absorbed)}
+
+
+def _same(work: _Work, first: Regime, second: Regime, prior: Gaussian) -> Iterator[None]:
+    """The merged head and why, if both memories say that the two regimes are one."""
     pair = (first, second)
-    if min(len(r.reservoir.samples) for r in pair) < ENOUGH:
-        return None
-    # Each head must already explain the other's memory: cheap, and what a merge claims.
-    own = [score(dynamics, r.head, r.reservoir.samples, noise) for r in pair]
-    for r, other, mine in ((first, second, own[1]), (second, first, own[0])):
-        swapped = score(dynamics, r.head, other.reservoir.samples, noise)
-        if mine.evidence - swapped.evidence > SAME or swapped.error > TOLERANCE * mine.error:
-            return None
+    if min(len(work.rows[r.name]) for r in pair) < ENOUGH:
+        return None, ''
+    worst = 0.0
+    # Each head must already explain the other's memory, which it has not seen, as well as the
+    # other would, had it not seen it either: cheap, and what a merge claims.
+    for r, other in ((first, second), (second, first)):
+        mine = yield from work.score(other.head, other.name, left_out=True)
+        swapped = yield from work.score(r.head, other.name)
+        worst = max(worst, mine.evidence - swapped.evidence)
+        if worst > SAME or swapped.error > TOLERANCE * mine.error:
+            return None, ''
     try:
-        merged = merge(first.head, second.head, prior)
+        merged = merge(first.head, second.head, second.tape.prior(prior))
     except ImproperPosteriorError:
-        return None
-    for r, mine in zip(pair, own, strict=True):
-        after = score(dynamics, merged, r.reservoir.samples, noise)
+        return None, ''
+    for r in pair:
+        mine = yield from work.score(r.head, r.name)
+        after = yield from work.score(merged, r.name)
         if mine.evidence - after.evidence > SAME or after.error > TOLERANCE * mine.error:
-            return None
-    return merged
+            return None, ''
+    return merged, (
+        f'{first.name} and {second.name} explain the memory of each other to {worst:.2f} nats a '
+        f'transition (allowed {SAME})'
+    )
+
+
+def _shrink(
+    work: _Work, regimes: list[Regime], budget: Budget, result: Consolidation
+) -> Iterator[None]:
+    """Keep to the budget: give up the longest tapes first, then what others explain best.
+
+    A regime is worth the nats that its transitions would lose under the best of the others.
+    """
+    limit = budget.nbytes
+
+    def over() -> bool:
+        return limit is not None and sum(r.nbytes() for r in regimes) > limit
+
+    while over() and (longest := max(regimes, key=lambda r: r.tape.nbytes())).tape.nbytes():
+        at = regimes.index(longest)
+        regimes[at] = replace(longest, tape=longest.tape.cut(longest.head))
+        result.folded.append(longest.name)
+        result.why.append(f'{longest.name}: no room to keep every transition for taking it back')
+    while len(regimes) > max(budget.regimes, 1) or over():
+        if len(regimes) == 1:
+            raise too_small(limit, regimes[0].nbytes())
+        worth = {}
+        for regime in regimes[1:]:
+            scores = []
+            for other in regimes:
+                scores.append((yield from work.score(other.head, regime.name)).evidence)
+            own = scores.pop(regimes.index(regime))
+            seen = regime.reservoir.seen
+            worth[regime.name] = seen * max(own - max(scores), 0.0), seen
+        least = min(worth, key=worth.__getitem__)
+        regimes[:] = [r for r in regimes if r.name != least]
+        result.pruned.append(least)
+        result.why.append(f'{least}: costs least to lose, {worth[least][0]:.0f} nats in all')
+    result.folded = [n for n in result.folded if n not in result.pruned]
+
+
+def too_small(limit: int | None, least: int) -> UserError:
+    """The error of a byte budget that one regime does not fit in."""
+    return UserError(
+        f'memory_bytes {limit}: one regime of this robot takes {least}; give at least that, or '
+        'None for no limit'
+    )
+
+
+def _notes(
+    notes: dict[str, str], merged: Sequence[tuple[str, str]], names: Sequence[str]
+) -> dict[str, str]:
+    """Notes after merges: what was said of either is kept."""
+    notes = dict(notes)
+    for kept, absorbed in merged:
+        said = [notes.pop(n) for n in (kept, absorbed) if n in notes]
+        if said:
+            notes[kept] = '; '.join(said)
+    return {n: text for n, text in notes.items() if n in names}

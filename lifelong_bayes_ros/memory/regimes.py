@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..dynamics.head import Head
+from ..errors import UserError
 from .reservoir import Reservoir
+from .tape import Tape
 
 NOMINAL = 'nominal'
 NEW = 'new'
+NAME = re.compile(r'[A-Za-z][\w-]{0,39}', re.ASCII)
+GIVEN = re.compile(r'r\d+')  # names that the learner gives
+RESERVED = (NOMINAL, NEW, 'live', 'waiting')
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,18 @@ class Regime:
     name: str
     head: Head
     reservoir: Reservoir
+    tape: Tape = None  # how the head came about; None: nothing is known, it is where all starts
+
+    def __post_init__(self) -> None:
+        if self.tape is None:
+            object.__setattr__(self, 'tape', Tape(self.head))
 
     def nbytes(self) -> int:
         """Memory that it takes."""
         posterior = self.head.posterior
         floats = posterior.mean.numel() + posterior.covariance.numel()
-        samples = sum(
-            s.x.nbytes + s.u.nbytes + s.past.nbytes + s.x_next.nbytes
-            for s in self.reservoir.samples
-        )
-        return 8 * floats + samples
+        samples = sum(s.nbytes() for s in self.reservoir.samples)
+        return 8 * floats + samples + self.tape.nbytes()
 
 
 @dataclass
@@ -38,23 +46,61 @@ class Library:
 
     regimes: list[Regime]
     named: int = 0  # names given so far; names are never used twice
+    notes: dict[str, str] = field(default_factory=dict)  # an operator's, by name
 
     @property
     def names(self) -> list[str]:
         """Names of the regimes, in order."""
         return [r.name for r in self.regimes]
 
-    def store(self, head: Head, reservoir: Reservoir) -> int:
+    def store(self, head: Head, reservoir: Reservoir, tape: Tape | None = None) -> int:
         """Add a regime; returns its index."""
         self.named += 1
-        self.regimes.append(Regime(f'r{self.named}', head, reservoir))
+        self.regimes.append(Regime(f'r{self.named}', head, reservoir, tape))
         return len(self.regimes) - 1
 
-    def commit(self, index: int, head: Head) -> None:
+    def commit(self, index: int, head: Head, tape: Tape | None = None) -> None:
         """Replace the head of a stored regime by what has been learned since."""
         if index > 0:
-            old = self.regimes[index]
-            self.regimes[index] = Regime(old.name, head, old.reservoir)
+            self.regimes[index] = replace(self.regimes[index], head=head, tape=tape)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a stored regime a name that an operator understands.
+
+        Raises:
+            UserError: no such regime, or the new name is taken, kept for another use, or no name.
+        """
+        index = self._find(old)
+        if index == 0:
+            raise UserError(f'regime {old!r} is the nominal plant and keeps its name')
+        if new == old:
+            return
+        if not NAME.fullmatch(new) or new in RESERVED or GIVEN.fullmatch(new):
+            raise UserError(
+                f'regime {old!r} cannot be called {new!r}: give a letter and up to 39 letters, '
+                f'digits, _ or -, but not r and a number nor {", ".join(RESERVED)}'
+            )
+        if new in self.names:
+            raise UserError(f'regime {old!r} cannot be called {new!r}: another one is')
+        self.regimes[index] = replace(self.regimes[index], name=new)
+        if old in self.notes:
+            self.notes[new] = self.notes.pop(old)
+
+    def note(self, name: str, text: str) -> None:
+        """Keep an operator's note on a regime; an empty one takes it away.
+
+        Raises:
+            UserError: no such regime.
+        """
+        self._find(name)
+        self.notes.pop(name, None)
+        if text:
+            self.notes[name] = text
+
+    def _find(self, name: str) -> int:
+        if name not in self.names:
+            raise UserError(f'there is no regime {name!r}; there are {", ".join(self.names)}')
+        return self.names.index(name)
 
     def nbytes(self) -> int:
         """Memory that all regimes take."""

@@ -6,7 +6,7 @@ likelihood is Gaussian: those sit at the edges and cover nothing in between.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,14 @@ class Sample:
     x_next: np.ndarray
     stamp_ns: int
     episode: int
+
+    def nbytes(self) -> int:
+        """Memory that its arrays take."""
+        return self.x.nbytes + self.u.nbytes + self.past.nbytes + self.x_next.nbytes
+
+    def renumbered(self, offset: int) -> Sample:
+        """The same step in an episode of a higher number."""
+        return replace(self, episode=self.episode + offset)
 
 
 @dataclass
@@ -44,6 +52,16 @@ class Reservoir:
     def drop_since(self, stamp_ns: int) -> None:
         """Take out samples from this time on: they turned out to belong elsewhere."""
         self.samples = [s for s in self.samples if s.stamp_ns < stamp_ns]
+
+    def without(self, episode: int) -> Reservoir:
+        """The reservoir without an episode: still a uniform sample, of what is left."""
+        kept = [s for s in self.samples if s.episode != episode]
+        share = len(kept) / max(len(self.samples), 1)
+        return Reservoir(self.capacity, max(round(self.seen * share), len(kept)), kept)
+
+    def renumbered(self, offset: int) -> Reservoir:
+        """The same steps in episodes of higher numbers."""
+        return Reservoir(self.capacity, self.seen, [s.renumbered(offset) for s in self.samples])
 
     def merged(self, other: Reservoir, rng: np.random.Generator) -> Reservoir:
         """A reservoir of both streams, as if it had seen one after the other."""
