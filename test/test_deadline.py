@@ -39,6 +39,13 @@ class Slow:
         self.controller.think = slow
 
 
+@pytest.fixture
+def slow(tiny_prior):
+    slow = Slow(tiny_prior.dynamics)
+    yield slow
+    slow.gate.set()  # its thread must end
+
+
 def test_in_time_it_is_the_controller_itself(tiny_prior):
     dynamics = tiny_prior.dynamics
     plain, timed = Controller(dynamics), Deadline(Controller(dynamics), 30.0)
@@ -48,8 +55,7 @@ def test_in_time_it_is_the_controller_itself(tiny_prior):
         assert not two.late
 
 
-def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tiny_prior):
-    slow = Slow(tiny_prior.dynamics)
+def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tiny_prior, slow):
     belief = some_belief(tiny_prior.dynamics)
     first = Deadline(slow.controller, 30.0).act(state(0), belief).plan
     slow.gate.clear()
@@ -70,8 +76,7 @@ def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tin
     assert not timed.act(state(tick + 2), belief).late
 
 
-def test_the_late_plan_itself_is_taken_up_when_it_is_there(tiny_prior):
-    slow = Slow(tiny_prior.dynamics)
+def test_the_late_plan_itself_is_taken_up_when_it_is_there(tiny_prior, slow):
     belief = some_belief(tiny_prior.dynamics)
     slow.gate.clear()
     timed = Deadline(slow.controller, 0.0)

@@ -164,9 +164,11 @@ def test_a_late_plan_is_counted_and_answered_all_the_same(policy, sent, tiny_pri
     policy.deadline.seconds = 0.0
     think, gate = policy.controller.think, threading.Event()
     policy.controller.think = lambda *args: gate.wait() and think(*args)
-    for tick in range(1, 4):
-        tell_state(policy, tick)
-    gate.set()
+    try:
+        for tick in range(1, 4):
+            tell_state(policy, tick)
+    finally:
+        gate.set()
     assert len(sent['command']) == 4
     assert policy.counts['late plans'] == 3
     assert from_named(sent['uncertainty'][-1])[1]['late'] == 1.0

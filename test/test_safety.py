@@ -95,7 +95,9 @@ def test_a_command_with_a_jerk_limit_reaches_the_end_of_its_range_and_stands():
     limiter = Limiter(with_action(ARM, slew=4000.0, jerk=2e4))
     path = [limiter.send(np.array([40.0, -16.0])) for _ in range(60)]
     np.testing.assert_allclose(path[-1], [40, -16], atol=0.2)
-    assert (np.diff([p[0] for p in path]) >= 0).all()
+    speeds = np.diff([[0, 0], *path], axis=0)
+    assert (speeds[:, 0] >= 0).all()
+    assert np.abs(np.diff(speeds, axis=0)).max() <= 8 + 1e-4  # N m per step and step
 
 
 # ---------------------------------------------------------------------- limits of the state
