@@ -22,7 +22,7 @@ from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import store
-from lifelong_bayes_ros.learning.codec import pack, unpack
+from lifelong_bayes_ros.learning.codec import VERSION, pack, unpack
 from lifelong_bayes_ros.learning.forgetting import forget, known_episodes
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
 from lifelong_bayes_ros.learning.merging import merge_states
@@ -515,7 +515,7 @@ def tamper(path: Path) -> None:
 
 
 def other_version(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"version":"1"', b'"version":"7"', 1))
+    path.write_bytes(path.read_bytes().replace(b'"version":"%d"' % VERSION, b'"version":"7"', 1))
 
 
 def by_hand(path: Path) -> None:
