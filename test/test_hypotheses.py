@@ -147,7 +147,7 @@ def learned(shifts: list[dict], steps: int = 80) -> Learner:
 def test_it_names_what_has_changed() -> None:
     learner = learned(LOSS)
     assert learner.sparse is not None and not learner.dense
-    chances = learner.sparse.changed
+    chances = learner.changed
     assert chances['actuator gain left'] > 0.9
     assert max(p for kind, p in chances.items() if kind != 'actuator gain left') < 0.5
 
@@ -170,7 +170,7 @@ def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
     learner = Learner(replace(prior, hypotheses=none), seed=3)
     for transition in stream(HOME, 30, seed=5) + stream(LOSS, 80, seed=6, first=30):
         learner.observe(transition)
-    assert learner.dense and not learner.guarded
+    assert learner.dense and not learner.guarded and learner.changed == {}
     theta = learner.live.posterior.mean.numpy().astype(np.float32)
     np.testing.assert_array_equal(learner.belief().theta, theta)
 

@@ -230,6 +230,11 @@ class Learner:
         """Name of the regime that the live head belongs to, or `new`."""
         return NEW if self.identity is None else self.library.regimes[self.identity].name
 
+    @property
+    def changed(self) -> dict[str, float]:
+        """Probability that each thing has changed, as far as hypotheses explain what is seen."""
+        return {} if self.sparse is None or self.dense else self.sparse.changed
+
     def take_events(self) -> list[Event]:
         """Events since the last call."""
         events, self.events = self.events, []

@@ -175,6 +175,7 @@ class LearnerNode(BaseNode):
             'seconds': report.seconds,
             **{f'noise.{n}': s for n, s in zip(self.spec.state_names, noise, strict=True)},
             **{f'regime.{n}': p for n, p in learner.filter.probabilities.items()},
+            **{f'changed.{n}': p for n, p in learner.changed.items()},
         }
         self.figures.publish(named(values, learner.stamp_ns))
 
