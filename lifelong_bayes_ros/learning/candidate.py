@@ -15,7 +15,7 @@ from ..dynamics.noise import Noise
 from ..memory.bank import Bank
 from ..memory.consolidation import TOLERANCE
 from ..memory.reservoir import Sample
-from .refine import Lesson, Refined, Rows, imagined, normalised, refine
+from .refine import Lesson, Refined, Rows, features, imagined, normalised, refine
 from .transport import OWN, Transport, carry_prior, error, fit, residuals, rewhiten
 
 DECISIVE = 8.0  # nats on held-out transitions that a new trunk must gain
@@ -143,7 +143,9 @@ def prepare(
     if job.regime in heads and job.regime != next(iter(heads)):
         heads[job.regime] = live
 
-    worst = 0.0
+    # The memory of the nominal plant is pre-training, whose errors were the noise.
+    dreamt = imagined(old.trunk, np.random.default_rng([job.seed, 2]))
+    worst = float(np.sqrt(1 + np.mean(np.square(_drift(old, dynamics, dreamt)) / prior.noise)))
     for name, samples in job.memory.items():
         if samples:
             memory = Rows.of(samples)
@@ -173,6 +175,12 @@ def prepare(
         )
     gain = total / max(len(gains), 1)
     return Candidate(prior, family, live, heads, bank, gain, worst, reason)
+
+
+def _drift(old: Dynamics, new: Dynamics, inputs: np.ndarray) -> np.ndarray:
+    """How far the nominal predictions moved [n, ds] at normalised inputs [n, di]."""
+    before, after = (features(d.trunk, inputs) @ d.trunk.whiten @ d.nominal.T for d in (old, new))
+    return after - before
 
 
 def absorb(dynamics: Dynamics, head: Head, sample: Sample) -> tuple[Head, float]:

@@ -23,7 +23,7 @@ from .pretrain import PretrainConfig
 
 WEIGHTS = ('w1', 'b1', 'w2', 'b2')
 BATCH = 64  # recent transitions, and as many of memory, in a step
-IMAGINED = 512  # inputs that stand for the data of pre-training, which are gone
+IMAGINED = 2000  # inputs that stand for the data of pre-training, which are gone
 LR = 1e-3
 # What the old posterior counts for: it knows far more examples than a window holds, but only the
 # diagonal of their curvature, which says little once weights move. The K-prior says the rest.

@@ -19,7 +19,8 @@ from ..dynamics.model import Dynamics, Hypotheses, Prior
 from ..dynamics.trunk import Trunk
 from .refine import Rows, features
 
-RIDGE = 1e-6  # of second moments, relative to their mean
+RIDGE = 1e-6  # of second moments that are inverted, relative to their mean
+NEAR = 1e-4  # and of the map between features, towards the identity
 OWN = 10.0  # weight of a regime's own memory where its head is carried over
 
 
@@ -46,7 +47,7 @@ class Transport:
         after = features(new, inputs) @ new.whiten
         weighted = after * (weights / weights.sum())[:, None]
         gram, cross = weighted.T @ after, weighted.T @ before
-        ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+        ridge = NEAR * np.trace(gram) / len(gram) * np.eye(len(gram))
         return cls(np.linalg.solve(gram + ridge, cross + ridge))
 
     def weights(self, head: np.ndarray) -> np.ndarray:
