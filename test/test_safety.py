@@ -23,6 +23,11 @@ def changed(spec: RobotSpec, **sections) -> RobotSpec:
     return RobotSpec.model_validate(spec.model_dump() | sections)
 
 
+# The shipped cart has no fence.
+FENCE = {'limits': {'x': {'deceleration': 3.0}}}
+CART = changed(CART, safety=CART.safety.model_dump() | FENCE)
+
+
 def with_action(spec: RobotSpec, **limits) -> RobotSpec:
     return changed(spec, action=[a.model_dump() | limits for a in spec.action])
 

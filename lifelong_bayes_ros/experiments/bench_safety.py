@@ -368,6 +368,13 @@ def drive(spec: RobotSpec, name: str, seed: int) -> tuple[int, int]:
     return beyond, STEPS
 
 
+def fenced(spec: RobotSpec, name: str) -> RobotSpec:
+    """A robot with a fence at a channel's limits, its own where it has one."""
+    safety = spec.safety.model_dump()
+    safety['limits'] = {name: {'deceleration': 3.0}} | safety['limits']
+    return RobotSpec.model_validate(spec.model_dump() | {'safety': safety})
+
+
 def safety_report(status: Status, inputs: int = INPUTS) -> dict[str, Any]:
     """Measure, and return the report object."""
     robots = variants()
@@ -382,10 +389,11 @@ def safety_report(status: Status, inputs: int = INPUTS) -> dict[str, Any]:
     silent = sum(n for kind, n in faults.items() if kind.startswith('silent'))
     unsafe = sum(faults.values()) - silent
     crossed = total = 0
-    for spec, name in (('cartpole', 'x'), ('quad', 'z')):
+    for robot, name in (('cartpole', 'x'), ('quad', 'z')):
+        spec = fenced(load_robot(robot), name)
         for seed in range(EPISODES):
-            status(f'driving {spec} at its limits', seed / EPISODES)
-            beyond, steps = drive(load_robot(spec), name, seed)
+            status(f'driving {robot} at its limits', seed / EPISODES)
+            beyond, steps = drive(spec, name, seed)
             crossed, total = crossed + beyond, total + steps
     kinds = ''.join(f'; {k}: {n}' for k, n in faults.items())
     rows = [
