@@ -293,7 +293,7 @@ def test_no_transition_ever_waits_for_a_job(tiny_prior, head_only, monkeypatch):
     release = threading.Event()
 
     def endless(job, device, stopped=lambda: False):
-        release.wait()
+        release.wait(60)  # a learner that waits for it fails below
 
     monkeypatch.setattr(Job, 'learn', endless)
     try:
