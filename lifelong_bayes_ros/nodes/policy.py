@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import SetBool
 
 from ..control.controller import Act, Controller
@@ -40,6 +41,8 @@ from .codecs import (
 from .goals import read_goal
 
 torch.set_num_threads(1)
+
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Policy(BaseNode):
@@ -80,7 +83,9 @@ class Policy(BaseNode):
         self.plans = self.advertise(topics.PLAN)
         self.plan_spreads = self.advertise(topics.PLAN_SPREAD)
         for source, topic in topics.state_topics(self.spec).items():
-            self.listen(topic, partial(self._on_state, source), qos.SENSOR)
+            # Of states that came in while the process could not run only the newest is answered.
+            wanted = qos.SENSOR if self.lockstep else NEWEST
+            self.listen(topic, partial(self._on_state, source), wanted)
         self.listen(topics.TRUNK, self._on_trunk)
         self.listen(topics.HEAD, self._on_belief)
         self.listen(topics.ESTOP, self._on_estop)
