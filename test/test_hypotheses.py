@@ -1,6 +1,7 @@
 """Hypotheses of what has changed: exact posteriors, right names, nothing moved without cause."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from lifelong_bayes_ros.dynamics.model import Dynamics, Hypotheses
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.learning.codec import decode_prior, encode_prior
 from lifelong_bayes_ros.learning.hypotheses import _sets
-from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.learning.learner import Learner, student_quantile
+from lifelong_bayes_ros.learning.store import load_state, save_state
 from plants import HOME, LOSS, random_dynamics, random_step, stream, tiny_prior
 
 
@@ -173,6 +175,40 @@ def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
     assert learner.dense and not learner.guarded and learner.changed == {}
     theta = learner.live.posterior.mean.numpy().astype(np.float32)
     np.testing.assert_array_equal(learner.belief().theta, theta)
+
+
+def test_after_a_resume_it_acts_on_what_it_acted_on(tmp_path: Path) -> None:
+    learner = learned(HOME)
+    learner.dense = True  # as after steps that a resume no longer knows
+    save_state(learner, tmp_path)
+    resumed = load_state(tmp_path)
+    window = resumed.config.dense_window
+    chosen = []
+    for transition in stream(HOME, window, seed=7, first=110):
+        resumed.observe(transition)
+        chosen.append(resumed.dense)
+    assert chosen == [True] * (window - 1) + [False]  # until it can judge again
+
+
+def test_the_figures_are_those_of_the_model_that_is_acted_on() -> None:
+    learner = learned(HOME)
+    probe = stream(HOME, 1, seed=9, first=110)[0]
+    theta, past = learner.belief().theta.astype(float), learner.past
+    x, u, after = (a.astype(float) for a in (probe.state, probe.action, probe.next_state))
+    design = learner.dynamics.design(x, u, past)
+    factor = learner.belief().factor.astype(float)
+    epistemic = np.square(design @ factor).sum(axis=1)
+    error = learner.dynamics.target(x, after) - design @ theta
+    noise = learner.belief().noise
+    sd = np.sqrt(epistemic + noise)
+    inside = np.mean(np.abs(error) <= student_quantile(learner.belief().noise_dof) * sd)
+    learner.observe(probe)
+    assert learner.report.inside == pytest.approx(inside)
+
+
+def test_a_new_regime_says_what_has_changed() -> None:
+    found = [e for e in learned(LOSS, 160).take_events() if e.event == 'new_regime']
+    assert [e.detail['changed'] for e in found] == ['actuator gain left']
 
 
 def test_a_prior_file_keeps_them() -> None:

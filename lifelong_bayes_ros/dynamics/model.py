@@ -55,6 +55,28 @@ class Dynamics:
         """Output y [..., ds] of steps from x to x_next."""
         return self.spec.wrap(x_next - x) / self.scale
 
+    def columns(
+        self, x: np.ndarray, u: np.ndarray, past: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features φ [n, nf] and structured columns [n, ds, k] of many designs at once.
+
+        Args:
+            x: states [n, ds].
+            u: commands [n, da].
+            past: commands before [n, DELAYS, da].
+        """
+        n, da = u.shape
+        rows = np.repeat(x, da, axis=0), np.repeat(u, da, axis=0)
+        raw, slope = self.trunk.raw_and_tangent(*rows, np.tile(np.eye(da), (n, 1)))
+        jacobian = (slope @ self.trunk.whiten @ self.nominal.T).reshape(n, da, len(self.nominal))
+        jacobian = jacobian.transpose(0, 2, 1)
+        tangent = [
+            jacobian * u[:, None],
+            jacobian * self.spec.action_half_range,
+            jacobian @ (past - u[:, None]).transpose(0, 2, 1),
+        ]
+        return raw[::da] @ self.trunk.whiten, np.concatenate(tangent, axis=2)
+
     def design(self, x: np.ndarray, u: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
         ds, nf = self.nominal.shape

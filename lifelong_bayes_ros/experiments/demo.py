@@ -204,7 +204,11 @@ def _report(
         raise UserError(f'the bag holds {steps} of {life.steps} steps; see {out / "log"}')
     scores = {name: np.array(t.score) for name, t in traces.items()}
     summary = summarise(life, scores['ours'], scores['frozen'], scores['oracle'])
-    consolidated = sum(e.event in ('consolidated', 'rolled_back') for e in traces['ours'].events)
+    # A trunk is rolled back, too.
+    consolidated = sum(
+        e.event in ('consolidated', 'rolled_back') and e.detail.get('what') != 'trunk'
+        for e in traces['ours'].events
+    )
     faults = []
     if not summary.gap_closed > 0:
         faults.append(f'nothing was learned: gap closed {summary.gap_closed:.2f}')

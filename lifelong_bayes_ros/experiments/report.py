@@ -30,7 +30,8 @@ MARKS = {
     'recall': ('o', '#2c6fbb', 'regime recalled'),
     'new_regime': ('D', '#0b6e4f', 'new regime stored'),
     'consolidated': ('s', '#6a4c93', 'memory consolidated'),
-    'rolled_back': ('X', '#6a4c93', 'consolidation rolled back'),
+    'adopted': ('P', '#6a4c93', 'trunk adopted'),
+    'rolled_back': ('X', '#6a4c93', 'rolled back'),
 }
 
 

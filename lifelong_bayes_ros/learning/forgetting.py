@@ -43,7 +43,9 @@ def forget(
     are left out: conditioning on every other transition in its order, the random walk, recalls,
     merges, and the noise learned from what is left. What remains of the episode are decisions: at
     which steps a shift was seen or a regime recalled, and the noise variance that a head was born
-    with. A regime that knew nothing else is dropped. Either all of this is done or none of it.
+    with. Hypotheses are learned again from what the live head still holds, and the background
+    begins anew. A regime that knew nothing else is dropped. Either all of this is done or none of
+    it.
 
     Args:
         learner: changed only at the end, when all has succeeded.
@@ -143,6 +145,6 @@ def _apply(
         size = learner.live.posterior.size, learner.draws.shape[1]
         fresh = torch.tensor(learner.rng.standard_normal(size), device=learner.device)
         learner.draws = learner.live.posterior.factor() @ fresh
-        learner.relearn(learner.tape.samples()[-RECENT:])
+    learner.relearn(learner.tape.samples()[-RECENT:])
     changed = [n for n in heads if n not in dropped]
     return Forgotten(episode, changed, dropped, transitions, remembered)

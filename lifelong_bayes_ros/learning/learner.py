@@ -25,7 +25,7 @@ import torch
 from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
-from ..dynamics.hypotheses import HypothesisFilter
+from ..dynamics.hypotheses import HypothesisFilter, Seen
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
@@ -373,7 +373,11 @@ class Learner:
         self._filter(step, evidence[0])
         self._note(live)
         self._condition(design, live)
-        self._test_hypotheses(step)
+        if self.sparse is not None:
+            noise = self.sparse.noise
+            seen = self._test_hypotheses(self.sparse, step)
+            if not self.dense:  # the figures are those of the model that is acted on
+                self._note_intervals(seen.residual, seen.epistemic, noise)
         self._remember(sample)
 
         alarm = self.surprise.update(live.nis)
@@ -397,20 +401,20 @@ class Learner:
         self.live = self.live.update(design, prediction, self._owned)
         self._owned = True
 
-    def _test_hypotheses(self, step: _Step) -> None:
-        """Let the hypotheses learn; act on the live head only where they explain less."""
-        if self.sparse is None:
-            return
-        seen = self.sparse.update(step.design.cpu().numpy(), step.target)
+    def _test_hypotheses(self, sparse: HypothesisFilter, step: _Step) -> Seen:
+        """Let the hypotheses learn from a step, and note how they predicted it."""
+        seen = sparse.update(step.design.cpu().numpy(), step.target)
         step.sparse = seen.evidence
         if not self.dense:
             step.error = float(np.sum(seen.residual**2 / self.prior.noise))
+        return seen
 
     def _choose(self) -> None:
         """Act on the live head where the hypotheses explain less: something else has changed."""
-        if self.sparse is None:
+        steps = min(self.config.dense_window, max(self._since_event, 1))
+        if self.sparse is None or len(self._recent) < steps:  # just resumed: go on as before
             return
-        window = list(self._recent)[-min(self.config.dense_window, max(self._since_event, 1)) :]
+        window = list(self._recent)[-steps:]
         lead = sum(s.live - s.sparse for s in window)
         allowed = self.config.dense_nats * len(window)
         self.dense = lead > (0.5 * allowed if self.dense else allowed + self.config.dense_start)
@@ -427,7 +431,7 @@ class Learner:
         )
         self.dense = False
         for step in steps:
-            self._test_hypotheses(step)
+            self._test_hypotheses(self.sparse, step)
         self.sparse.noise = self.sparse.noise.hold()
 
     def relearn(self, samples: Sequence[Sample]) -> None:
@@ -454,11 +458,12 @@ class Learner:
 
     def _note(self, prediction: Prediction) -> None:
         self.report.nis = prediction.nis
-        self.report.epistemic = prediction.epistemic
-        noise = self.live.noise
-        sd = np.sqrt(prediction.epistemic + noise.variance)
-        quantile = student_quantile(noise.dof)
-        self.report.inside = float(np.mean(np.abs(prediction.residual) <= quantile * sd))
+        self._note_intervals(prediction.residual, prediction.epistemic, self.live.noise)
+
+    def _note_intervals(self, residual: np.ndarray, epistemic: np.ndarray, noise: Noise) -> None:
+        self.report.epistemic = epistemic
+        sd = np.sqrt(epistemic + noise.variance)
+        self.report.inside = float(np.mean(np.abs(residual) <= student_quantile(noise.dof) * sd))
 
     def _remember(self, sample: Sample) -> None:
         self.tape = self.tape.add(sample)
@@ -604,7 +609,10 @@ class Learner:
                     reservoir.add(step.sample, self.rng)
             self.identity = self.library.store(self._shared(), reservoir, self.tape)
             self.filter.rename(NEW, self.regime)
-            self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2))
+            what = {}
+            if self.sparse is not None and not self.dense:
+                what['changed'] = self.sparse.likeliest[0]
+            self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2), **what)
         elif self.identity is None:
             self.identity = best
             self.filter.rename(NEW, self.regime)

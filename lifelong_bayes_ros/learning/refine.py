@@ -51,17 +51,7 @@ class Rows:
 
     def columns(self, dynamics: Dynamics) -> tuple[np.ndarray, np.ndarray]:
         """Features φ [n, nf] and structured columns [n, ds, k] of the design of every row."""
-        trunk, da = dynamics.trunk, self.u.shape[1]
-        jacobian = []
-        for direction in np.eye(da):
-            rows = np.tile(direction, (len(self), 1))
-            raw, tangent = trunk.raw_and_tangent(self.x, self.u, rows)
-            jacobian.append(tangent @ trunk.whiten @ dynamics.nominal.T)
-        j = np.stack(jacobian, axis=2)
-        delays = np.einsum('nod,nkd->nok', j, self.past - self.u[:, None])
-        scale = dynamics.spec.action_half_range
-        columns = [j * self.u[:, None], j * scale, delays]
-        return raw @ trunk.whiten, np.concatenate(columns, axis=2)
+        return dynamics.columns(self.x, self.u, self.past)
 
     def target(self, dynamics: Dynamics) -> np.ndarray:
         """Outputs y [n, ds]."""

@@ -32,24 +32,14 @@ class Rows:
     @classmethod
     def of(cls, dynamics: Dynamics, samples: Sequence[Sample]) -> Rows:
         """Rows of samples; there may be none."""
-        spec, trunk = dynamics.spec, dynamics.trunk
-        ds, da, m = len(spec.state), len(spec.action), len(samples)
+        spec, m = dynamics.spec, len(samples)
+        ds, da = len(spec.state), len(spec.action)
 
         def column(name: str, *shape: int) -> np.ndarray:
             return np.array([getattr(s, name) for s in samples], float).reshape(m, *shape)
 
         x, u, past = column('x', ds), column('u', da), column('past', DELAYS, da)
-        repeated = np.repeat(x, da, axis=0), np.repeat(u, da, axis=0)
-        raw, slope = trunk.raw_and_tangent(*repeated, np.tile(np.eye(da), (m, 1)))
-        jacobian = (slope @ trunk.whiten @ dynamics.nominal.T).reshape(m, da, ds)
-        jacobian = jacobian.transpose(0, 2, 1)
-        tangent = [
-            jacobian * u[:, None],
-            jacobian * spec.action_half_range,
-            jacobian @ (past - u[:, None]).transpose(0, 2, 1),
-        ]
-        target = dynamics.target(x, column('x_next', ds))
-        return cls(raw[::da] @ trunk.whiten, np.concatenate(tangent, axis=2), target)
+        return cls(*dynamics.columns(x, u, past), dynamics.target(x, column('x_next', ds)))
 
     def __len__(self) -> int:
         return len(self.target)

@@ -18,7 +18,7 @@ from .codecs import odometry_fields, to_ns
 def read_goal(spec: RobotSpec, message: Any, now_ns: int) -> Goal:
     """The goal that a message of the robot file's `goal_input` type asks for.
 
-    Stamps of zero stand for now. `now_ns` is the time of the robot's newest state.
+    A stamp of zero means `now_ns`, the time of the robot's newest state.
 
     Raises:
         UserError: in an unknown frame, of the wrong length, in the past, not finite, or out of the

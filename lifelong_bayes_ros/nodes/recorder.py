@@ -46,6 +46,8 @@ class Recorder(BaseNode):
             *topics.state_topics(self.spec).values(),
             topics.command_topic(self.spec),
         ]
+        if (goal := topics.goal_topic(self.spec)) is not None:
+            self.topics.append(goal)
         for topic in self.topics:
             self.listen(topic, partial(self._write, topic.name), _wanted(topic), raw=True)
 
