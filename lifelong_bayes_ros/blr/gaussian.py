@@ -101,9 +101,13 @@ class Gaussian(ExponentialFamily):
         """From mean and covariance."""
         return cls(state['mean'], state['covariance'])
 
-    def predict(self, design: Tensor, noise: Tensor) -> Innovation:
-        """Predictive of y = H θ + e for a design H [k, n] and noise variances R [k]."""
-        gain = self.covariance @ design.T
+    def predict(self, design: Tensor, noise: Tensor, gain: Tensor | None = None) -> Innovation:
+        """Predictive of y = H θ + e for a design H [k, n] and noise variances R [k].
+
+        `gain`: Σ Hᵀ [n, k], from callers that know of zeros in H.
+        """
+        if gain is None:
+            gain = self.covariance @ design.T
         epistemic = design @ gain
         chol = torch.linalg.cholesky(epistemic + torch.diag(noise))
         return Innovation(design @ self.mean, gain, epistemic, chol)

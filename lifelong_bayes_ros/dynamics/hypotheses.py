@@ -68,21 +68,17 @@ class HypothesisFilter:
     # ------------------------------------------------------------------ learning
     def update(self, design: np.ndarray, target: np.ndarray) -> Seen:
         """Predict and learn from one step, y = target [ds] at design H [ds, n]."""
-        self.covariance += WALK * (np.eye(self.z.shape[1]) - self.covariance)
+        self.covariance += WALK * (self._unit - self.covariance)
         columns = self._columns(design)
-        base = target - design @ self.nominal
         noise = self.noise.variance
-        error = base - np.einsum('sdr,sr->sd', columns, self.z)
+        error = target - design @ self.nominal - (columns @ self.z[:, :, None])[:, :, 0]
         spread = columns @ self.covariance  # [s, ds, r]
         epistemic = spread @ columns.transpose(0, 2, 1)
-        innovation = epistemic.copy()
-        index = np.arange(self.outputs)
-        innovation[:, index, index] += noise
-        lower = np.linalg.cholesky(innovation)
+        lower = np.linalg.cholesky(epistemic + np.diag(noise))
         inverse = np.linalg.inv(lower)
-        white = np.einsum('sij,sj->si', inverse, error)
-        log_det = 2 * np.log(lower[:, index, index]).sum(axis=1)
-        square = np.square(white).sum(axis=1)
+        white = (inverse @ error[:, :, None])[:, :, 0]
+        log_det = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+        square = (white * white).sum(axis=1)
         evidence = EVIDENCE_TEMPER * student_t(square, log_det, self.outputs, EVIDENCE_DOF)
 
         before = self.weights
@@ -90,15 +86,15 @@ class HypothesisFilter:
         seen = Seen(
             _log_sum(after) - _log_sum(self.log_weight),
             before @ error,
-            _mixed(before, error, epistemic[:, index, index]),
+            _mixed(before, error, np.diagonal(epistemic, axis1=1, axis2=2)),
         )
         self.log_weight = after - after.max()
         half = inverse @ spread  # L⁻¹ H P
-        self.z = self.z + np.einsum('sij,si->sj', half, white)
+        self.z = self.z + (white[:, None] @ half)[:, 0]
         self.covariance -= half.transpose(0, 2, 1) @ half
         # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
-        left = noise * np.einsum('sji,sj->si', inverse, white)
-        variance = noise - noise**2 * np.square(inverse).sum(axis=1)
+        left = noise * (white[:, None] @ inverse)[:, 0]
+        variance = noise - noise**2 * (inverse * inverse).sum(axis=1)
         weights = self.weights
         mean = weights @ left
         self.noise = self.noise.update(mean**2 + _mixed(weights, left, variance))
@@ -161,17 +157,20 @@ class HypothesisFilter:
                 one set of numbers gives draws that move smoothly.
         """
         weights, count = self.weights, noise.shape[1]
-        shift = np.zeros(len(self.nominal))
-        for s in np.flatnonzero(weights > NEGLIGIBLE):
-            shift += self._heads_of(s, weights[s] * self.z[s])
         edges = np.cumsum(weights)
         chosen = np.searchsorted(edges, (np.arange(count) + 0.5) / count).clip(0, len(edges) - 1)
-        result = np.empty((len(self.nominal), count))
-        for s in np.unique(chosen):
-            of = chosen == s
+        # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
+        z = np.zeros((len(weights), len(noise), 1 + count), np.float32)
+        z[:, :, 0] = weights[:, None] * self.z
+        for s in set(chosen.tolist()):
             factor = np.linalg.cholesky(self.covariance[s])
-            z = self.z[s][:, None] + factor @ noise[:, of]
-            result[:, of] = self._heads_of(s, z)
+            for e in np.flatnonzero(chosen == s):
+                z[s, :, 1 + e] = self.z[s] + factor @ noise[:, e]
+        matter = weights > NEGLIGIBLE
+        matter[chosen] = True
+        rows = self._rows[np.repeat(matter, len(noise))]
+        theta = (rows.T @ z[matter].reshape(len(rows), -1)).astype(float)
+        shift, result = theta[:, 0], theta[:, 1:]
         return self.nominal + shift, result - shift[:, None]
 
     # ------------------------------------------------------------------ state
@@ -200,12 +199,11 @@ class HypothesisFilter:
         heads = (phi @ self._heads).reshape(len(self.alive), self.outputs, -1)
         return heads + design[:, self.outputs * self._features :] @ self._tails
 
-    def _heads_of(self, s: int, z: np.ndarray) -> np.ndarray:
-        return self.hypotheses.basis[self.alive[s]] @ z.astype(np.float32)
-
     def _select(self) -> None:
         basis = self.hypotheses.basis[self.alive]
-        count, _, rank = basis.shape
+        count, size, rank = basis.shape
+        self._unit = np.eye(rank)
+        self._rows = np.ascontiguousarray(basis.transpose(0, 2, 1)).reshape(-1, size)
         heads = basis[:, : self.outputs * self._features]
         blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)
         self._heads = np.ascontiguousarray(blocks).reshape(self._features, -1)

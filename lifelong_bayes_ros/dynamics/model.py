@@ -77,6 +77,12 @@ class Dynamics:
         ]
         return raw[::da] @ self.trunk.whiten, np.concatenate(tangent, axis=2)
 
+    def gain(self, covariance: np.ndarray, design: np.ndarray) -> np.ndarray:
+        """Σ Hᵀ [n, ds] of a covariance [n, n]: H repeats φ, so its zeros can be left out."""
+        ds, nf = self.nominal.shape
+        blocks = covariance[:, : ds * nf].reshape(-1, ds, nf)
+        return blocks @ design[0, :nf] + covariance[:, ds * nf :] @ design[:, ds * nf :].T
+
     def design(self, x: np.ndarray, u: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
         ds, nf = self.nominal.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Noise:
         """Start from a variance [ds], held firmly as after an event."""
         return cls(variance * GUARD_DOF, GUARD_DOF, prior)
 
-    @property
+    @cached_property
     def variance(self) -> np.ndarray:
         """Current estimate [ds]."""
         return self.beta / self.dof

@@ -142,9 +142,7 @@ def _apply(
     learner.identity = names.index(current) if current in names else None
     if 'live' in heads:
         learner.live, learner.tape = heads['live']
-        size = learner.live.posterior.size, learner.draws.shape[1]
-        fresh = torch.tensor(learner.rng.standard_normal(size), device=learner.device)
-        learner.draws = learner.live.posterior.factor() @ fresh
+        learner.redraw()
     learner.relearn(learner.tape.samples()[-RECENT:])
     changed = [n for n in heads if n not in dropped]
     return Forgotten(episode, changed, dropped, transitions, remembered)

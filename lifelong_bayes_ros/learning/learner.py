@@ -24,7 +24,7 @@ import torch
 
 from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.belief import Belief
-from ..dynamics.head import Head, Prediction
+from ..dynamics.head import Head, Prediction, foresee
 from ..dynamics.hypotheses import HypothesisFilter, Seen
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
@@ -318,7 +318,7 @@ class Learner:
         except ImproperPosteriorError:
             return
         self.tape = self.tape.add(Join(other.tape))
-        self._redraw()
+        self.redraw()
 
     def _regime_bytes(self) -> int:
         """What a regime takes with a full reservoir."""
@@ -353,7 +353,7 @@ class Learner:
 
         if self.learned % WALK_EVERY == 0:
             self._widen(1 - (1 - self.config.random_walk) ** WALK_EVERY)
-        live = self.live.predict(design, target)
+        live = foresee(self.dynamics, self.live, design, target)
         regimes = self.library.regimes
         self._bank.sync([self.family, *(r.head.posterior for r in regimes)])
         noise = [self.live.noise, *(r.head.noise for r in regimes)]
@@ -371,12 +371,14 @@ class Learner:
         )
         self._recent.append(step)
         self._filter(step, evidence[0])
-        self._note(live)
+        self.report.nis = live.nis
+        if self.dense:  # the figures are those of the model that is acted on
+            self._note_intervals(live.residual, live.epistemic, self.live.noise)
         self._condition(design, live)
         if self.sparse is not None:
             noise = self.sparse.noise
             seen = self._test_hypotheses(self.sparse, step)
-            if not self.dense:  # the figures are those of the model that is acted on
+            if not self.dense:
                 self._note_intervals(seen.residual, seen.epistemic, noise)
         self._remember(sample)
 
@@ -393,11 +395,12 @@ class Learner:
 
     def _condition(self, design: torch.Tensor, prediction: Prediction) -> None:
         """Condition the live head and its draws (Matheron's rule: draws follow the same gain)."""
-        innovation = prediction.innovation
-        noise = np.sqrt(self.live.noise.variance)[:, None]
-        jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
-        gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
-        self.draws = self.draws - gain @ (design @ self.draws + jitter)
+        if self.dense:
+            innovation = prediction.innovation
+            noise = np.sqrt(self.live.noise.variance)[:, None]
+            jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
+            gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
+            self.draws = self.draws - gain @ (design @ self.draws + jitter)
         self.live = self.live.update(design, prediction, self._owned)
         self._owned = True
 
@@ -417,7 +420,10 @@ class Learner:
         window = list(self._recent)[-steps:]
         lead = sum(s.live - s.sparse for s in window)
         allowed = self.config.dense_nats * len(window)
-        self.dense = lead > (0.5 * allowed if self.dense else allowed + self.config.dense_start)
+        was_dense = self.dense
+        self.dense = lead > (0.5 * allowed if was_dense else allowed + self.config.dense_start)
+        if self.dense and not was_dense:
+            self.redraw()
 
     def _restart_hypotheses(self, steps: Sequence[_Step], memory: Sequence[Sample] = ()) -> None:
         """Anything may have changed: learn from the memory of a regime, then from `steps`."""
@@ -455,10 +461,6 @@ class Learner:
             evidence[name] = max(evidence[name], step.live)
             evidence[NEW] = fresh
         self.filter.update(evidence)
-
-    def _note(self, prediction: Prediction) -> None:
-        self.report.nis = prediction.nis
-        self._note_intervals(prediction.residual, prediction.epistemic, self.live.noise)
 
     def _note_intervals(self, residual: np.ndarray, epistemic: np.ndarray, noise: Noise) -> None:
         self.report.epistemic = epistemic
@@ -502,11 +504,10 @@ class Learner:
         best, lead = None, float('-inf')
         for index, name in enumerate(self.library.names):
             known = [s.stored.get(name) for s in window]
-            if any(k is None for k in known):
+            if None in known:
                 continue  # stored within the window
-            total = sum(k[0] for k in known) - live
-            nis = float(np.mean([k[1] for k in known]))
-            if nis <= self.config.recall_nis and total > lead:
+            total = sum(evidence for evidence, _ in known) - live
+            if total > lead and sum(n for _, n in known) <= self.config.recall_nis * steps:
                 best, lead = index, total
         return best, lead
 
@@ -541,10 +542,11 @@ class Learner:
 
     def _reborn(self, steps: int) -> None:
         """Replay the steps since the change point on the new live head."""
-        self._redraw()
+        self.dense = self.sparse is None
+        self.redraw()
         since = list(self._recent)[-steps:]
         for step in since:
-            prediction = self.live.predict(step.design, step.target)
+            prediction = foresee(self.dynamics, self.live, step.design, step.target)
             step.live = prediction.evidence
             step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
             self._condition(step.design, prediction)
@@ -692,7 +694,7 @@ class Learner:
         # The new trunk knows the episodes: they can no longer be taken out one by one.
         self.tape = Tape(self._shared(), folded=folded)
         self._job = None  # a consolidation of heads on the old trunk
-        self._redraw()
+        self.redraw()
         if self.sparse is not None:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)
         self._bank = candidate.bank
@@ -720,11 +722,16 @@ class Learner:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)
         self.live, self._owned = self.live.replace(posterior=posterior), True
         self.tape = self.tape.add(Widen(share))
+        if not self.dense:
+            return
         pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
         signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
         self.draws = (1 - share) ** 0.5 * self.draws + share**0.5 * signs * pick
 
-    def _redraw(self) -> None:
+    def redraw(self) -> None:
+        """Draw from the live head anew; its draws are kept up while it is acted on."""
+        if not self.dense:
+            return
         fresh = self._tensor(self.rng.standard_normal((self.live.posterior.size, DRAWS)))
         self.draws = self.live.posterior.factor() @ fresh
 

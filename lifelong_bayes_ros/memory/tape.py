@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..blr import Gaussian
-from ..dynamics.head import Head
+from ..dynamics.head import Head, foresee
 from ..dynamics.model import Dynamics
 from ..dynamics.noise import Noise
 from .reservoir import Sample
@@ -186,7 +186,7 @@ def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = F
     device = head.posterior.mean.device
     design = torch.tensor(dynamics.design(x, u, past), dtype=torch.float64, device=device)
     target = dynamics.target(x, sample.x_next.astype(float))
-    return head.update(design, head.predict(design, target), in_place)
+    return head.update(design, foresee(dynamics, head, design, target), in_place)
 
 
 def merge(first: Head, second: Head, prior: Gaussian) -> Head:
