@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def test_memory_weighs_hypotheses_by_their_marginal_likelihood(
     noise = rng.uniform(0.5, 2.0, len(dynamics.scale))
     designs, targets = steps_of(dynamics, dynamics.nominal_theta, noise, 4, rng)
     memory = HypothesisFilter(hypotheses, dynamics, steady(noise))
-    memory.restart(memory.noise)
+    memory.restart(memory.noise, module.RARE)
     memory.remember(designs, targets)
     error = np.concatenate(
         [y - h @ dynamics.nominal_theta for h, y in zip(designs, targets, strict=True)]
@@ -164,6 +165,18 @@ def test_at_home_it_stays_the_nominal_model() -> None:
     )
 
 
+def test_back_home_it_is_the_nominal_model_again() -> None:
+    learner = learned(HOME)
+    for transition in stream(LOSS, 80, seed=11, first=110) + stream(HOME, 60, seed=12, first=190):
+        learner.observe(transition)
+    assert 'recall' in [e.event for e in learner.take_events()]
+    name, chance = learner.sparse.likeliest
+    assert name == 'nothing' and chance > 0.99  # as at the start of life
+    np.testing.assert_allclose(
+        learner.belief().theta, learner.dynamics.nominal_theta, atol=2e-3, rtol=0
+    )
+
+
 def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
     prior = tiny_prior()
     none = Hypotheses(
@@ -173,8 +186,13 @@ def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
     for transition in stream(HOME, 30, seed=5) + stream(LOSS, 80, seed=6, first=30):
         learner.observe(transition)
     assert learner.dense and not learner.guarded and learner.changed == {}
-    theta = learner.live.posterior.mean.numpy().astype(np.float32)
-    np.testing.assert_array_equal(learner.belief().theta, theta)
+    posterior = learner.live.posterior
+    np.testing.assert_array_equal(
+        learner.belief().theta, posterior.mean.numpy().astype(np.float32)
+    )
+    # Draws were not kept up before; now they spread as the posterior does.
+    white = torch.linalg.solve_triangular(posterior.factor(), learner.draws, upper=False)
+    assert white.square().mean() == pytest.approx(1, abs=0.1)
 
 
 def test_after_a_resume_it_acts_on_what_it_acted_on(tmp_path: Path) -> None:

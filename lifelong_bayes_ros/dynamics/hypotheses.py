@@ -19,7 +19,7 @@ from .noise import Noise
 
 RARE = 0.1  # prior odds that one more thing has changed, at an event
 SETTLED = 1e-3  # and at the start of a life
-WALK = 3e-4  # covariance of z moved towards the prior per transition
+WALK = 1e-5  # covariance of z moved towards the prior per transition
 NEGLIGIBLE = 1e-6  # probability below which a hypothesis does not show in the mean
 HOPELESS = 20.0  # nats behind the best at which a hypothesis is dropped until the next event
 
@@ -50,7 +50,7 @@ class HypothesisFilter:
         self.noise = noise
         self.restart(noise, SETTLED)
 
-    def restart(self, noise: Noise, rare: float = RARE) -> None:
+    def restart(self, noise: Noise, rare: float) -> None:
         """Back to the prior: anything may have changed, each further thing with odds `rare`."""
         count, _, rank = self.hypotheses.basis.shape
         self.alive = np.arange(count)
@@ -163,9 +163,9 @@ class HypothesisFilter:
         z = np.zeros((len(weights), len(noise), 1 + count), np.float32)
         z[:, :, 0] = weights[:, None] * self.z
         for s in set(chosen.tolist()):
-            factor = np.linalg.cholesky(self.covariance[s])
-            for e in np.flatnonzero(chosen == s):
-                z[s, :, 1 + e] = self.z[s] + factor @ noise[:, e]
+            of = chosen == s
+            spread = np.linalg.cholesky(self.covariance[s]) @ noise[:, of]
+            z[s, :, 1:][:, of] = self.z[s][:, None] + spread
         matter = weights > NEGLIGIBLE
         matter[chosen] = True
         rows = self._rows[np.repeat(matter, len(noise))]

@@ -25,7 +25,7 @@ import torch
 from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction, foresee
-from ..dynamics.hypotheses import HypothesisFilter, Seen
+from ..dynamics.hypotheses import RARE, SETTLED, HypothesisFilter, Seen
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
@@ -429,7 +429,8 @@ class Learner:
         """Anything may have changed: learn from the memory of a regime, then from `steps`."""
         if self.sparse is None:
             return
-        self.sparse.restart(self.sparse.noise.hold())
+        # Memory tells which things had changed; after a shift, anything may have.
+        self.sparse.restart(self.sparse.noise.hold(), SETTLED if memory else RARE)
         rows = [tuple(a.astype(float) for a in (s.x, s.u, s.past, s.x_next)) for s in memory]
         self.sparse.remember(
             [self.dynamics.design(x, u, past) for x, u, past, _ in rows],
