@@ -41,7 +41,7 @@ def make(name: str, spec: RobotSpec | None = None, seed: int = 0) -> MujocoRobot
 
 
 def sources(name: str) -> list[Path]:
-    """Files that decide how a robot moves: its model, its class and what that is made of, shifts."""
+    """Files that decide how a robot moves: its model, its class and its bases, the shifts."""
     robot = ROBOTS[name]
     folder = Path(__file__).parent
     own = {Path(getfile(c)) for c in robot.__mro__ if issubclass(c, MujocoRobot)}

@@ -153,7 +153,7 @@ def _cached(
 
 
 def _code_hash(*simulator: Path) -> str:
-    """Hash of the code that decides the result: pre-training, BLR, trunk, and the robot's simulator."""
+    """Hash of the code that decides the result: pre-training, BLR, trunk, simulator."""
     package = Path(pretraining.__file__).parents[1]
     files = [package / 'dynamics' / 'trunk.py']
     files += [

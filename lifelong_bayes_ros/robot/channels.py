@@ -79,9 +79,7 @@ def check_channels(spec: RobotSpec) -> None:
                 f'state channel; use one of {names}'
             )
         if channel.derivative_of == channel.name:
-            raise ValueError(
-                f'{where}.derivative_of: it is its own derivative; name the position'
-            )
+            raise ValueError(f'{where}.derivative_of: it is its own derivative; name the position')
         if channel.scale == 0:
             raise ValueError(f'{where}.scale: 0 would lose the reading; use another scale')
         if channel.field == DIFFERENCE:
@@ -93,8 +91,8 @@ def check_channels(spec: RobotSpec) -> None:
                 limit = getattr(channel, key)
                 if limit is not None and abs(limit) > math.pi:
                     raise ValueError(
-                        f'{where}.{key}: {limit:g} is outside ±π, where {channel.encode} keeps it; '
-                        'bring it within, or use encode: value'
+                        f'{where}.{key}: {limit:g} is outside ±π, where '
+                        f'{channel.encode} keeps it; bring it within, or use encode: value'
                     )
         if channel.low is not None and channel.high is not None and channel.low >= channel.high:
             raise ValueError(f'{where}: low {channel.low} must be below high {channel.high}')

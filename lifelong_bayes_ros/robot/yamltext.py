@@ -42,7 +42,7 @@ def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
 
 
 def line_of(root: yaml.Node | None, path: Sequence[Any]) -> int:
-    """Line of the deepest part of a path that there is; an entry of a list goes by its name too."""
+    """Line of the deepest part of a path that there is; list entries go by their names too."""
     line = 1
     for part in path:
         found = _child(root, part)
@@ -76,8 +76,9 @@ def _twice(node: yaml.Node | None, above: tuple[yaml.Node, ...]) -> Iterator[tup
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in first:
-                    yield line, (
-                        f'{key.value}: stands here and in line {first[key.value]}; remove one'
+                    yield (
+                        line,
+                        (f'{key.value}: stands here and in line {first[key.value]}; remove one'),
                     )
                 first.setdefault(key.value, line)
             yield from _twice(value, above)
