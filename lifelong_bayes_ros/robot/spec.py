@@ -283,8 +283,9 @@ class RobotSpec(Section):
 
 
 def robot_names() -> list[str]:
-    """Names of the shipped robots."""
-    return sorted(p.stem for p in (share_dir() / 'config' / 'robots').glob('*.yaml'))
+    """Names of the shipped robots; the template is none."""
+    files = (share_dir() / 'config' / 'robots').glob('*.yaml')
+    return sorted(p.stem for p in files if p.stem != 'template')
 
 
 def load_robot(robot: str | Path) -> RobotSpec:
