@@ -40,6 +40,7 @@ class MujocoRobot(gymnasium.Env):
     """
 
     NAME: ClassVar[str] = ''
+    MODEL: ClassVar[str] = ''  # its MJCF file, if not of its name
     STATE: ClassVar[tuple[str, ...]] = ()
     ACTION: ClassVar[tuple[str, ...]] = ()
     PAYLOAD_BODY: ClassVar[str] = ''  # also the body that the wind catches
@@ -75,7 +76,7 @@ class MujocoRobot(gymnasium.Env):
         self.robot_spec = spec
         self.sensor_noise = np.array(self.SENSOR_NOISE)
         self.model = mujoco.MjModel.from_xml_path(
-            str(Path(__file__).with_name(f'{self.NAME}.xml'))
+            str(Path(__file__).with_name(f'{self.MODEL or self.NAME}.xml'))
         )
         self.model.opt.timestep = spec.period / self.SUBSTEPS
         # Coulomb friction that stops a joint within one step. MuJoCo's takes 20 ms and, against a

@@ -29,7 +29,7 @@ class DiffDrive(MujocoRobot):
     PAYLOAD_FAMILY: ClassVar[float] = 12.0
     WIND_FAMILY: ClassVar[float] = 10.0
     FRICTION_FAMILY: ClassVar[float] = 0.0
-    BIAS_FAMILY: ClassVar[float] = 3.0  # rad/s
+    BIAS_FAMILY: ClassVar[tuple[float, ...]] = (3.0, 3.0)  # in the actions' unit
 
     def observed(self, positions: np.ndarray, speeds: np.ndarray) -> np.ndarray:
         """States [..., ds]: speeds along and across the heading."""
@@ -58,5 +58,6 @@ class DiffDrive(MujocoRobot):
     def candidates(self, rng: np.random.Generator) -> list[Shift]:
         """As of any robot, and motors that run on their own."""
         shifts = super().candidates(rng)
-        offsets = rng.uniform(-self.BIAS_FAMILY, self.BIAS_FAMILY, len(self.ACTION))
+        bias = np.array(self.BIAS_FAMILY)
+        offsets = rng.uniform(-bias, bias)
         return shifts + [ActuatorBias(a, float(o)) for a, o in zip(self.ACTION, offsets)]

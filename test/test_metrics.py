@@ -368,7 +368,7 @@ def test_a_life_that_cannot_be_lived_is_refused_by_name(tmp_path, text, words):
 
 def test_an_unknown_life_lists_those_there_are():
     with pytest.raises(
-        UserError, match=r'submarine.*arm, cartpole, diffdrive, quad, .*outside/quad_drag'
+        UserError, match=r'submarine.*arm, base, cartpole, diffdrive, quad, .*outside/quad_drag'
     ):
         load_life('submarine')
 

@@ -250,7 +250,7 @@ def test_a_node_that_cannot_start_says_why(tmp_path):
         groups += [process.pid for process in bringup.processes.values()]
     message = str(caught.value)
     assert "unknown robot 'quod'" in message
-    assert 'arm, cartpole, diffdrive, quad' in message
+    assert 'arm, base, cartpole, diffdrive, quad' in message
     assert 'Traceback' not in message
     assert groups
     assert all(is_gone(group) for group in groups)

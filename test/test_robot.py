@@ -25,7 +25,7 @@ def test_shipped_robots_load_and_survive_a_round_trip(name):
     [
         ('period: 0.03', 'perod: 0.03', ['perod', 'unknown key']),
         ('period: 0.03', 'period: fast', ['period', 'fast', 'number']),
-        ('period: 0.03', 'period: -1.0', ['period', '-1.0', 'greater than 0']),
+        ('period: 0.03', 'period: -1.0', ['period', '-1.0', 'greater than']),
         ('period: 0.03', 'period: .nan', ['period', 'nan']),
         ('low: 0.0, high: 12.0', 'low: 13.0, high: 12.0', ['action.0', 'low 13.0', 'below']),
         ('neutral: 4.905', 'neutral: 40.0', ['neutral 40.0', 'within']),

@@ -660,7 +660,116 @@ def diffdrive(
     )
 
 
-BY_HAND = {'arm': arm, 'cartpole': cartpole, 'diffdrive': diffdrive, 'quad': quad}
+def base(
+    state: list[float],
+    action: list[float],
+    payload: float = 0.0,
+    gain: tuple[float, float] = (1.0, 1.0),
+    wind: tuple[float, float] = (0.0, 0.0),
+    damping: float = 1.0,
+    friction: float = 0.0,
+) -> np.ndarray:
+    """Newton and Euler in the turning frame of the base, its load 0.2 m behind the axle."""
+    _, _, heading, u, s, w = state
+    mass = 30.0 + payload
+    back = 0.2 * payload / mass
+    inertia = 1.5 + 0.4 * payload * 0.03**2 + 30.0 * payload / mass * 0.2**2
+    turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
+    dry = -friction * turn @ np.sign(turn.T @ [u, s])
+    air = turn @ wind
+    speed, yaw_rate = np.array(gain) * action
+    push = np.array([150.0 * (speed - u), -400.0 * s])
+    force = push + dry + air - 5.0 * damping * np.array([u, s])
+    couple = 9.0 * (yaw_rate - w) - 0.4 * damping * w - friction * np.sign(w) - back * air[1]
+    yaw = (couple + back * force[1]) / inertia
+    return np.array(
+        [force[0] / mass + w * s - w**2 * back, force[1] / mass - w * u + yaw * back, yaw]
+    )
+
+
+X, Y, Z = np.eye(3)
+SIX_OFFSETS = np.array(
+    [[0, 0, 0], [0, 0, 0.16], [0.42, 0, 0], [0.26, 0, 0], [0.12, 0, 0], [0.08, 0, 0]]
+)
+SIX_AXES = (Z, -Y, -Y, X, -Y, X)
+SIX_LINKS = [  # mass, its centre, moments of inertia about it
+    (5.0, 0.1 * Z, (0.025, 0.025, 0.016)),
+    (8.4, 0.21 * X, (0.020, 0.140, 0.140)),
+    (3.2, 0.13 * X, (0.006, 0.040, 0.040)),
+    (1.4, 0.06 * X, (0.0016, 0.0030, 0.0030)),
+    (1.2, 0.04 * X, (0.0012, 0.0016, 0.0016)),
+    (0.8, 0.03 * X, (0.0008, 0.0007, 0.0007)),
+]
+SIX_DRIVES = np.array([60.0, 60.0, 40.0, 8.0, 8.0, 5.0])  # N m for each rad/s too slow
+
+
+def six_axis_links(angles: np.ndarray, payload: float) -> list[tuple]:
+    """Mass, inertia and Jacobians of each link's centre; the payload is a sphere on the tool."""
+    load = (payload, 0.1 * X, (0.4 * payload * 0.03**2,) * 3)
+    turn, place, joints, links = np.eye(3), np.zeros(3), [], []
+    for i, angle in enumerate(angles):
+        place = place + turn @ SIX_OFFSETS[i]
+        joints.append((turn @ SIX_AXES[i], place))
+        ax, ay, az = SIX_AXES[i]
+        cross = np.array([[0, -az, ay], [az, 0, -ax], [-ay, ax, 0]])
+        turn = turn @ (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
+        for mass, centre, moments in [SIX_LINKS[i], *([load] if i == 5 else [])]:
+            at, along, about = place + turn @ centre, np.zeros((3, 6)), np.zeros((3, 6))
+            for j, (axis, origin) in enumerate(joints):
+                along[:, j], about[:, j] = np.cross(axis, at - origin), axis
+            links.append((mass, turn @ np.diag(moments) @ turn.T, along, about))
+    return links
+
+
+def six_axis_inertia(angles: np.ndarray, payload: float) -> np.ndarray:
+    links = six_axis_links(angles, payload)
+    moving = sum(m * a.T @ a + w.T @ moments @ w for m, moments, a, w in links)
+    return moving + np.diag([0.4, 0.4, 0.4, 0.1, 0.1, 0.1])
+
+
+def six_axis_load(
+    angles: np.ndarray, payload: float = 0.0, wind: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
+    """Joint torques of tool and payload: their weight, which nothing makes up for, and wind."""
+    tool, load = six_axis_links(np.asarray(angles), payload)[-2:]
+    weight = [-G * (0.8 * tool[2][2] + payload * load[2][2])]
+    share = payload / (0.8 + payload)
+    centre = (1 - share) * tool[2] + share * load[2]
+    return np.sum(weight, axis=0) + centre.T @ [wind[0], 0.0, wind[1]]
+
+
+def six_axis(
+    state: list[float],
+    action: list[float],
+    payload: float = 0.0,
+    gain: tuple[float, ...] = (1.0, 1.0),
+    wind: tuple[float, float] = (0.0, 0.0),
+    damping: float = 1.0,
+    friction: float = 0.0,
+) -> np.ndarray:
+    """Lagrange's equations; the inertia's derivatives by central differences."""
+    angles, speed = np.split(np.array(state, float), 2)
+    slopes = [
+        six_axis_inertia(angles + step, payload) - six_axis_inertia(angles - step, payload)
+        for step in 1e-5 * np.eye(6)
+    ]
+    slopes = np.array(slopes) / 2e-5  # [k, i, j] = dM_ij / dq_k
+    centrifugal = np.einsum('kij,j,k->i', slopes, speed, speed)
+    centrifugal -= np.einsum('ijk,j,k->i', slopes, speed, speed) / 2
+    commanded = np.append(gain, np.ones(6))[:6] * action
+    lost = damping * np.array([8.0, 8.0, 8.0, 1.0, 1.0, 1.0]) * speed + friction * np.sign(speed)
+    torque = SIX_DRIVES * (commanded - speed) + six_axis_load(angles, payload, wind)
+    return np.linalg.solve(six_axis_inertia(angles, payload), torque - centrifugal - lost)
+
+
+BY_HAND = {
+    'arm': arm,
+    'base': base,
+    'cartpole': cartpole,
+    'diffdrive': diffdrive,
+    'quad': quad,
+    'six_axis': six_axis,
+}
 CHANGES = [
     {},
     {'payload': 0.5},
@@ -1099,7 +1208,7 @@ def test_a_robot_file_with_other_channels_is_refused(old, new):
 def test_other_robots_are_refused():
     with pytest.raises(UserError, match=r'robot file of arm: state is .*quad has'):
         make('quad', load_robot('arm'))
-    with pytest.raises(UserError, match=r"'quadd'; use one of arm, cartpole, diffdrive, quad"):
+    with pytest.raises(UserError, match=r"'quadd'; use one of arm, base, cartpole, diffdrive, quad"):
         make('quadd')
 
 
@@ -1117,7 +1226,7 @@ def test_family_members_apply_and_repeat(name):
         assert np.isfinite(robot.one_step(*arguments)).all()
         drawn |= {s.kind for s in member}
     own = {'actuator_gain', 'payload', 'wind', 'damping'}
-    own |= {'actuator_bias'} if name == 'diffdrive' else set()
+    own |= {'actuator_bias'} if name in ('diffdrive', 'base') else set()
     own |= {'friction'} if name in ('arm', 'quad') else set()
     assert drawn == own
 
@@ -1214,10 +1323,14 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
         holding = [np.full(2, np.linalg.norm(need) / 2)]
     elif life.robot == 'cartpole':
         poses, holding = [[0.3, 0.0, 0.0, 0.0]], [np.zeros(1)]
-    elif life.robot == 'diffdrive':
+    elif life.robot in ('diffdrive', 'base'):
         offset = change.get('offset', {})
         poses = [[0.3, 0.2, 1.0, 0.0, 0.0, 0.0]]
         holding = [-np.array([offset.get(action, 0.0) for action in robot.ACTION])]
+    elif life.robot == 'six_axis':
+        angles = spec.reference(0, 300)[0]
+        poses = [[*q, *np.zeros(6)] for q in angles]
+        holding = [-six_axis_load(q, payload, wind) / SIX_DRIVES for q in angles]
     else:
         angles = spec.reference(0, 200)[0]
         poses = [[*q, 0.0, 0.0] for q in angles]
@@ -1241,7 +1354,7 @@ def test_regimes_are_feasible_with_a_margin(name, regime):
         ('robot: quad', '', ['robot', 'missing']),
         ('  A: []', '  A: calm', ['regimes.A', 'calm', 'list']),
         ('robot: quad', 'robot: [', ['not valid YAML']),
-        ('robot: quad', 'robot: kite', ['kite', 'arm, cartpole, diffdrive, quad']),
+        ('robot: quad', 'robot: kite', ['kite', 'arm, base, cartpole, diffdrive, quad']),
         ('factor: 0.65', 'factor: high', ['regimes.C', 'actuator_gain.factor', 'high', 'number']),
         ('actuator: right', 'actuator: up', ['regimes.C', 'actuator', 'up', 'right']),
         ('{payload: {mass', '{cargo: {mass', ['regimes.B', 'cargo', 'payload']),
@@ -1263,6 +1376,6 @@ def test_faults_of_a_life_are_named(tmp_path, old, new, words):
 @pytest.mark.parametrize('unknown', ['quadd', '/nowhere/mine.yaml'])
 def test_unknown_lives_name_the_known_ones(unknown):
     with pytest.raises(
-        UserError, match=rf"unknown life '{unknown}'.*arm, cartpole, diffdrive, .*quad"
+        UserError, match=rf"unknown life '{unknown}'.*arm, base, cartpole, .*quad"
     ):
         load_life(unknown)

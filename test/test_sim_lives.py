@@ -127,7 +127,7 @@ def test_samples_cover_the_task_and_well_beyond(name):
             inner, outer = np.quantile(sampled, [0.02, 0.98])
             margin = share * np.ptp(visited) / 2
             assert inner < visited.min() - margin and outer > visited.max() + margin, channel
-    if name == 'diffdrive':  # its speed is that along the path, forwards or backwards
+    if name in ('base', 'diffdrive'):  # their speed is that along the path, forwards or backwards
         fastest = np.linalg.norm(rates[:, :2], axis=1).max()
         assert np.all(np.abs(np.quantile(states[:, 3], [0.02, 0.98])) > 2 * fastest)
     place = (actions - spec.action_low) / (spec.action_high - spec.action_low)
@@ -142,7 +142,9 @@ def test_the_quads_samples_are_tilted_but_not_turned_over():
     assert 0.9 < np.quantile(tilt, 0.98) < tilt.max() < 1.4
 
 
-GAINS = {'arm': (0.4, 1.2), 'cartpole': (0.3, 1.2), 'diffdrive': (0.3, 1.2), 'quad': (0.4, 1.2)}
+GAINS = dict.fromkeys(('arm', 'quad', 'six_axis'), (0.4, 1.2))
+GAINS |= dict.fromkeys(('base', 'cartpole', 'diffdrive'), (0.3, 1.2))
+DRIVES_ITSELF = ('base', 'diffdrive')  # motors that run on their own are in the family
 
 
 @every_robot
@@ -156,7 +158,7 @@ def test_the_task_family_spans_its_ranges(name):
         seen.setdefault(what, []).append(shift)
     gains = {f'actuator_gain{a}' for a in env.ACTION}
     kinds = gains | {'payload', 'wind', 'damping'}
-    kinds |= {f'actuator_bias{a}' for a in env.ACTION} if name == 'diffdrive' else set()
+    kinds |= {f'actuator_bias{a}' for a in env.ACTION} if name in DRIVES_ITSELF else set()
     kinds |= {'friction'} if name in ('arm', 'quad') else set()
     assert set(seen) == kinds
     assert all(0.3 < len(shifts) / len(members) < 0.7 for shifts in seen.values())

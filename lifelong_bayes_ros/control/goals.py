@@ -139,7 +139,7 @@ class Trajectory(Goal):
             channel = self.spec.state[self._columns[column]]
             speed = rate_of(self.spec, name)
             seen = value[:, column]
-            if channel.encode == 'angle':
+            if channel.wraps:
                 seen = np.pi - np.mod(np.pi - seen, 2 * np.pi)
             fault = beyond(channel, float(seen.min()), float(seen.max()))
             if not fault and speed is not None:

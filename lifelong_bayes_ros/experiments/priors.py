@@ -126,7 +126,7 @@ def _key(
         'shifts': shifts,
         'seed': seed,
         'config': asdict(config),
-        'code': _code_hash(Path(sim.__file__).parent),
+        'code': _code_hash(*sim.sources(spec.name)),
     }
 
 
@@ -153,14 +153,14 @@ def _cached(
 
 
 def _code_hash(*simulator: Path) -> str:
-    """Hash of the code that decides the result: pre-training, BLR, trunk, and the simulator."""
+    """Hash of the code that decides the result: pre-training, BLR, trunk, simulator."""
     package = Path(pretraining.__file__).parents[1]
     files = [package / 'dynamics' / 'trunk.py']
     files += [
         package / 'learning' / f'{n}.py' for n in ('pretrain', 'hypotheses', 'recorded', 'broad')
     ]
-    folders = (package / 'blr', *simulator)
-    files += [f for d in folders for f in sorted(d.iterdir()) if f.suffix in ('.py', '.c', '.xml')]
+    files += [f for f in sorted((package / 'blr').iterdir()) if f.suffix in ('.py', '.c')]
+    files += simulator
     sha = hashlib.sha256()
     for file in files:
         sha.update(file.name.encode())

@@ -1,6 +1,7 @@
 """ROS messages and what they mean to the core, both ways. Pure functions.
 
-Numbers survive exactly; how the numbers of a transition are laid out is in `robot.wire`.
+Numbers survive exactly; how the numbers of a transition are laid out is in `robot.wire`, what
+state messages hold in `robot.messages`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Quaternion, Vector3
+from geometry_msgs.msg import PoseStamped, Quaternion, Vector3
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import (
@@ -26,13 +27,32 @@ from std_msgs.msg import (
 )
 
 from ..errors import UserError
-from ..robot import wire
+from ..robot import messages, wire
+from ..robot.channels import Channel
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
-from .topics import STATE_TYPES
+from .commands import checked_command, command_from_msg, command_to_msg, layout
 
-AXES = 'xyz'
-ANGLES = ('roll', 'pitch', 'yaw')
+__all__ = [
+    'action_from_msg',
+    'action_to_msg',
+    'bytes_to_msg',
+    'command_from_msg',
+    'command_to_msg',
+    'event_to_msg',
+    'from_named',
+    'json_to_msg',
+    'msg_to_bytes',
+    'named',
+    'read_channels',
+    'state_messages',
+    'table_from_msg',
+    'table_to_msg',
+    'to_ns',
+    'to_stamp',
+    'transition_from_msg',
+    'transition_to_msg',
+]
 
 
 # ---------------------------------------------------------------------- stamps
@@ -47,140 +67,74 @@ def to_stamp(stamp_ns: int) -> Time:
 
 
 # ---------------------------------------------------------------------- robot state
-def _names(group: str, parts: Iterable[str]) -> list[str]:
-    return [f'{group}.{part}' for part in parts]
-
-
-FIELDS = {
-    JointState: ['position', 'velocity', 'effort'],
-    Odometry: [
-        *_names('position', AXES),
-        *_names('orientation', ANGLES),
-        *_names('velocity', AXES),
-        *_names('body_velocity', AXES),
-        *_names('rotation', AXES),
-    ],
-    Imu: [
-        *_names('orientation', ANGLES),
-        *_names('angular_velocity', AXES),
-        *_names('linear_acceleration', AXES),
-    ],
-}
-"""What a channel's `field` may be for each message type.
-
-`velocity` of an Odometry is its twist turned into the frame of its header: a twist is given in the
-frame of the body, which `body_velocity` leaves as it is. Where `orientation.pitch` is the only
-angle that a robot file takes from a source, the robot moves in the x-z plane and the pitch goes
-full circle; otherwise it is the middle one of the angles roll, pitch, yaw and within ±90°.
-"""
-
-
-def check_fields(spec: RobotSpec) -> None:
-    """Check that every channel's `field` exists in the message of its source.
-
-    Raises:
-        UserError: it does not; names the fields that do.
-    """
-    for channel in spec.state:
-        source = spec.sources[channel.source]
-        possible = FIELDS[STATE_TYPES[source.type]]
-        if channel.field not in possible:
-            raise UserError(
-                f'robot {spec.name}: state.{channel.name}.field: {channel.field!r} is not in '
-                f'{source.type}; use one of {", ".join(possible)}'
-            )
-
-
-def read_channels(spec: RobotSpec, source: str, message: Any) -> tuple[int, dict[str, float]]:
+def read_channels(
+    spec: RobotSpec, source: str, message: Any, received_ns: int = 0
+) -> tuple[int, dict[str, float]]:
     """Stamp in nanoseconds and the value of every channel of a source.
+
+    A message without a header gets `received_ns`.
 
     Raises:
         UserError: a joint is missing, or its value is; an orientation is no rotation.
     """
     channels = [c for c in spec.state if c.source == source]
-    if isinstance(message, JointState):
-        values = {c.name: _joint_value(message, source, c.joint, c.field) for c in channels}
+    if isinstance(message, Float64MultiArray):
+        readings = [messages.array_value(message, source, c.field) for c in channels]
+    elif isinstance(message, JointState):
+        readings = [messages.joint_value(message, source, c.joint, c.field) for c in channels]
     else:
-        used = {c.field for c in channels}
-        fields = (
-            odometry_fields(message, used)
-            if isinstance(message, Odometry)
-            else _imu(message, used)
-        )
-        values = {c.name: fields[c.field] for c in channels}
-    return to_ns(message.header.stamp), values
+        read = messages.READERS[spec.sources[source].type]
+        fields = read(message, {c.field for c in channels})
+        readings = [fields[c.field] for c in channels]
+    stamp_ns = to_ns(message.header.stamp) if hasattr(message, 'header') else received_ns
+    return stamp_ns, {
+        c.name: c.scale * r + c.offset for c, r in zip(channels, readings, strict=True)
+    }
 
 
 def state_messages(spec: RobotSpec, stamp_ns: int, x: np.ndarray) -> dict[str, Any]:
     """The message of every source for a state [ds]: what `read_channels` reads back."""
-    messages = {}
+    sent = {}
     for name, source in spec.sources.items():
-        channels = [(i, c) for i, c in enumerate(spec.state) if c.source == name]
-        kind = STATE_TYPES[source.type]
-        if kind is JointState:
-            joints = list(dict.fromkeys(c.joint for _, c in channels))
-            message = JointState(name=joints)
-            for field in FIELDS[JointState]:
-                values = {c.joint: float(x[i]) for i, c in channels if c.field == field}
-                if values:
-                    setattr(message, field, array('d', [values.get(j, 0.0) for j in joints]))
-        else:
-            fields = {c.field: float(x[i]) for i, c in channels}
-            message = _to_odometry(fields) if kind is Odometry else _to_imu(fields)
-        message.header.stamp = to_stamp(stamp_ns)
-        message.header.frame_id = spec.frame
-        messages[name] = message
-    return messages
+        channels = [
+            (c, (float(x[i]) - c.offset) / c.scale)
+            for i, c in enumerate(spec.state)
+            if c.source == name
+        ]
+        message = _WRITERS[source.type](channels)
+        if hasattr(message, 'header'):
+            message.header.stamp = to_stamp(stamp_ns)
+            message.header.frame_id = spec.frame
+        sent[name] = message
+    return sent
 
 
-def _joint_value(message: JointState, source: str, joint: str | None, field: str) -> float:
-    try:
-        index = message.name.index(joint)
-    except ValueError:
-        raise UserError(
-            f'source {source}: no joint {joint!r} in the message, it has {list(message.name)}; '
-            'correct `joint:` in the robot file'
-        ) from None
-    values = getattr(message, field)
-    if index >= len(values):
-        raise UserError(
-            f'source {source}: no {field} for joint {joint!r}: the message has {len(values)} '
-            f'of them for {len(message.name)} joints; let the robot publish it, or take '
-            f'the channel from another field'
-        )
-    return values[index]
+Readings = Sequence[tuple[Channel, float]]
 
 
-def odometry_fields(message: Odometry, used: set[str]) -> dict[str, float]:
-    """Values of an Odometry by the names in `FIELDS`, at least those that are used."""
-    twist = message.twist.twist
-    body = _vector(twist.linear)
-    position, q = message.pose.pose.position, message.pose.pose.orientation
-    values = {**_group('position', _vector(position)), **_group('body_velocity', body)}
-    values |= _group('rotation', _vector(twist.angular))
-    if used - values.keys():
-        values |= _orientation(q, used)
-        values |= _group('velocity', _turn(_unit(q), body))
-    return values
+def _to_joint_state(readings: Readings) -> JointState:
+    joints = list(dict.fromkeys(c.joint for c, _ in readings))
+    message = JointState(name=joints)
+    for field in messages.FIELDS[messages.JOINT_STATE]:
+        values = {c.joint: value for c, value in readings if c.field == field}
+        if values:
+            setattr(message, field, array('d', [values.get(j, 0.0) for j in joints]))
+    return message
 
 
-def _imu(message: Imu, used: set[str]) -> dict[str, float]:
-    values = _group('angular_velocity', _vector(message.angular_velocity))
-    values |= _group('linear_acceleration', _vector(message.linear_acceleration))
-    if used - values.keys():
-        values |= _orientation(message.orientation, used)
-    return values
+def _to_array(readings: Readings) -> Float64MultiArray:
+    values = {int(messages.ENTRY.fullmatch(c.field)[1]): value for c, value in readings}
+    data = [values.get(i, 0.0) for i in range(max(values) + 1)]
+    return Float64MultiArray(data=array('d', data))
 
 
-def _to_odometry(fields: Mapping[str, float]) -> Odometry:
+def _to_odometry(readings: Readings) -> Odometry:
+    fields = {c.field: value for c, value in readings}
     message = Odometry()
-    position = message.pose.pose.position
-    position.x, position.y, position.z = _ungroup('position', fields)
-    q = _quaternion(*_ungroup('orientation', fields, ANGLES))
-    w, x, y, z = q
-    message.pose.pose.orientation = Quaternion(w=w, x=x, y=y, z=z)
+    _set_pose(message.pose.pose, fields)
     if any(name.startswith('velocity.') for name in fields):
-        body = _turn((w, -x, -y, -z), _ungroup('velocity', fields))
+        q = message.pose.pose.orientation
+        body = messages.turn((q.w, -q.x, -q.y, -q.z), _ungroup('velocity', fields))
     else:
         body = _ungroup('body_velocity', fields)
     message.twist.twist.linear = _to_vector(body)
@@ -188,85 +142,56 @@ def _to_odometry(fields: Mapping[str, float]) -> Odometry:
     return message
 
 
-def _to_imu(fields: Mapping[str, float]) -> Imu:
-    w, x, y, z = _quaternion(*_ungroup('orientation', fields, ANGLES))
+def _to_imu(readings: Readings) -> Imu:
+    fields = {c.field: value for c, value in readings}
     return Imu(
-        orientation=Quaternion(w=w, x=x, y=y, z=z),
+        orientation=_to_quaternion(fields),
         angular_velocity=_to_vector(_ungroup('angular_velocity', fields)),
         linear_acceleration=_to_vector(_ungroup('linear_acceleration', fields)),
     )
 
 
-def _vector(v: Any) -> tuple[float, float, float]:
-    return v.x, v.y, v.z
+def _to_pose(readings: Readings) -> PoseStamped:
+    message = PoseStamped()
+    _set_pose(message.pose, {c.field: value for c, value in readings})
+    return message
+
+
+_WRITERS = {
+    messages.JOINT_STATE: _to_joint_state,
+    messages.ODOMETRY: _to_odometry,
+    messages.IMU: _to_imu,
+    messages.POSE: _to_pose,
+    messages.ARRAY: _to_array,
+}
+
+
+def _set_pose(pose: Any, fields: Mapping[str, float]) -> None:
+    pose.position.x, pose.position.y, pose.position.z = _ungroup('position', fields)
+    pose.orientation = _to_quaternion(fields)
+
+
+def _to_quaternion(fields: Mapping[str, float]) -> Quaternion:
+    angles = _ungroup('orientation', fields, messages.ANGLES)
+    w, x, y, z = messages.quaternion(*angles)
+    return Quaternion(w=w, x=x, y=y, z=z)
 
 
 def _to_vector(v: Sequence[float]) -> Vector3:
     return Vector3(x=v[0], y=v[1], z=v[2])
 
 
-def _group(group: str, values: Sequence[float], parts: Iterable[str] = AXES) -> dict[str, float]:
-    return dict(zip(_names(group, parts), values, strict=True))
-
-
 def _ungroup(
-    group: str, fields: Mapping[str, float], parts: Iterable[str] = AXES
+    group: str, fields: Mapping[str, float], parts: Iterable[str] = messages.AXES
 ) -> tuple[float, ...]:
-    return tuple(fields.get(name, 0.0) for name in _names(group, parts))
-
-
-def _unit(q: Quaternion) -> tuple[float, float, float, float]:
-    norm = math.sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z)
-    if norm < 1e-6:
-        raise UserError(
-            'the orientation is the zero quaternion; the robot must publish a rotation'
-        )
-    return q.w / norm, q.x / norm, q.y / norm, q.z / norm
-
-
-def _orientation(q: Quaternion, used: set[str]) -> dict[str, float]:
-    w, x, y, z = _unit(q)
-    if 'orientation.pitch' in used and not used & {'orientation.roll', 'orientation.yaw'}:
-        pitch = 2 * math.atan2(y, w)
-        return {'orientation.pitch': math.remainder(pitch, 2 * math.pi)}
-    sine = max(-1.0, min(1.0, 2 * (w * y - x * z)))
-    angles = (
-        math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
-        math.asin(sine),
-        math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)),
-    )
-    return _group('orientation', angles, ANGLES)
-
-
-def _quaternion(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:
-    """Unit quaternion (w, x, y, z) of a rotation about x, then y, then z, all fixed axes."""
-    cr, sr = math.cos(roll / 2), math.sin(roll / 2)
-    cp, sp = math.cos(pitch / 2), math.sin(pitch / 2)
-    cy, sy = math.cos(yaw / 2), math.sin(yaw / 2)
-    return (
-        cr * cp * cy + sr * sp * sy,
-        sr * cp * cy - cr * sp * sy,
-        cr * sp * cy + sr * cp * sy,
-        cr * cp * sy - sr * sp * cy,
-    )
-
-
-def _turn(q: tuple[float, float, float, float], v: Sequence[float]) -> tuple[float, float, float]:
-    """Vector v turned by the unit quaternion q: v + 2 w (a × v) + 2 a × (a × v), a = (x, y, z)."""
-    w, x, y, z = q
-    tx, ty, tz = 2 * (y * v[2] - z * v[1]), 2 * (z * v[0] - x * v[2]), 2 * (x * v[1] - y * v[0])
-    return (
-        v[0] + w * tx + y * tz - z * ty,
-        v[1] + w * ty + z * tx - x * tz,
-        v[2] + w * tz + x * ty - y * tx,
-    )
+    return tuple(fields.get(f'{group}.{part}', 0.0) for part in parts)
 
 
 # ---------------------------------------------------------------------- transitions
 def transition_to_msg(spec: RobotSpec, transition: Transition) -> Float32MultiArray:
     """A transition as labelled parts, one dimension of the layout each, one after another."""
     data = array('f', wire.encode(transition).tobytes())
-    return Float32MultiArray(layout=_layout(wire.sizes(spec)), data=data)
+    return Float32MultiArray(layout=layout(wire.sizes(spec)), data=data)
 
 
 def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transition:
@@ -276,12 +201,6 @@ def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transiti
         UserError: its layout is not that of this robot.
     """
     return wire.decode(spec, message)
-
-
-def _layout(sizes: Mapping[str, int]) -> MultiArrayLayout:
-    return MultiArrayLayout(
-        dim=[MultiArrayDimension(label=k, size=n, stride=n) for k, n in sizes.items()]
-    )
 
 
 # ---------------------------------------------------------------------- named channels
@@ -299,26 +218,6 @@ def from_named(message: JointState) -> tuple[int, dict[str, float]]:
 
 
 # ---------------------------------------------------------------------- commands
-def command_to_msg(spec: RobotSpec, command: np.ndarray) -> Float64MultiArray:
-    """A command [da]; each dimension of the layout names one action."""
-    return Float64MultiArray(
-        layout=_layout(dict.fromkeys(spec.action_names, 1)),
-        data=array('d', np.asarray(command, np.float64).tobytes()),
-    )
-
-
-def command_from_msg(spec: RobotSpec, message: Float64MultiArray) -> np.ndarray:
-    """The command [da]; a message without a layout, as many tools send it, is taken as it is.
-
-    Raises:
-        UserError: wrong size or names, or not finite.
-    """
-    if message.layout.dim:
-        wire.check_layout(dict.fromkeys(spec.action_names, 1), message, 'command')
-    command = np.array(message.data)
-    return _checked_command(spec, command)
-
-
 def action_to_msg(
     spec: RobotSpec,
     stamp_ns: int,
@@ -349,16 +248,7 @@ def action_from_msg(spec: RobotSpec, message: JointState) -> tuple[int, np.ndarr
         raise UserError(
             f'action: has {list(message.name)}, robot {spec.name} takes {spec.action_names}'
         )
-    return to_ns(message.header.stamp), _checked_command(spec, np.array(message.position))
-
-
-def _checked_command(spec: RobotSpec, command: np.ndarray) -> np.ndarray:
-    if command.shape != (len(spec.action),) or not np.isfinite(command).all():
-        raise UserError(
-            f'command: got {command.tolist()}, expected {len(spec.action)} finite numbers '
-            f'{spec.action_names}'
-        )
-    return command
+    return to_ns(message.header.stamp), checked_command(spec, np.array(message.position))
 
 
 # ---------------------------------------------------------------------- bytes, events, tables

@@ -11,8 +11,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ..control.goals import Goal, Trajectory, Velocity, along_path
 from ..errors import UserError
+from ..robot.messages import odometry_fields
 from ..robot.spec import RobotSpec
-from .codecs import odometry_fields, to_ns
+from .codecs import to_ns
 
 
 def read_goal(spec: RobotSpec, message: Any, now_ns: int) -> Goal:

@@ -31,7 +31,6 @@ from . import qos, topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import (
     action_to_msg,
-    check_fields,
     command_to_msg,
     msg_to_bytes,
     named,
@@ -65,7 +64,6 @@ class Policy(BaseNode):
 
     def configure(self) -> None:
         self.spec = self.load_spec()
-        check_fields(self.spec)
         self.lockstep = self.value('lockstep')
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
@@ -209,7 +207,8 @@ class Policy(BaseNode):
     # ------------------------------------------------------------------ states
     def _on_state(self, source: str, message: Any) -> None:
         self.tick_at = time.perf_counter()
-        stamp_ns, values = read_channels(self.spec, source, message)
+        now_ns = self.get_clock().now().nanoseconds
+        stamp_ns, values = read_channels(self.spec, source, message, now_ns)
         last = self.assembler.last
         state = self.assembler.update(source, stamp_ns, values)
         if state is not None:
@@ -279,7 +278,7 @@ class Policy(BaseNode):
     def _send(self, stamp_ns: int, command: np.ndarray, *planned: np.ndarray) -> None:
         self.answered_ns = stamp_ns
         self.answer = (
-            command_to_msg(self.spec, command),
+            command_to_msg(self.spec, command, self.get_clock().now().to_msg()),
             action_to_msg(self.spec, stamp_ns, command, *planned),
         )
         self._send_answer()

@@ -25,6 +25,7 @@ from visualization_msgs.msg import MarkerArray
 
 from ..robot.spec import RobotSpec
 from . import qos
+from .commands import COMMAND_TYPES
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ STATE_TYPES = {
     'sensor_msgs/msg/JointState': JointState,
     'nav_msgs/msg/Odometry': Odometry,
     'sensor_msgs/msg/Imu': Imu,
+    'std_msgs/msg/Float64MultiArray': Float64MultiArray,
+    'geometry_msgs/msg/PoseStamped': PoseStamped,
 }
 STATE_READERS = ('policy', 'transition_streamer')
 GOAL_TYPES = {
@@ -79,7 +82,6 @@ GOAL_TYPES = {
     'geometry_msgs/msg/PoseStamped': PoseStamped,
     'geometry_msgs/msg/Twist': Twist,
 }
-COMMAND_TYPES = {'std_msgs/msg/Float64MultiArray': Float64MultiArray}
 
 
 def state_topics(spec: RobotSpec) -> dict[str, Topic]:

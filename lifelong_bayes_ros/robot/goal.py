@@ -66,6 +66,8 @@ def check_goal_input(spec: RobotSpec) -> None:
 
 def _given(spec: RobotSpec, channel: Channel) -> bool:
     kind = spec.goal_input.type
+    if channel.source is None:  # reckoned from another one
+        return False
     if (kind == TRAJECTORY) != spec.sources[channel.source].type.endswith('JointState'):
         return False
     return channel.field.startswith(FIELDS[kind])

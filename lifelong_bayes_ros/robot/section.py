@@ -11,6 +11,10 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r'^[A-Za-z][A-Za-z0-9_]*$')]
+TopicName = Annotated[
+    str, Field(pattern=r'^(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$')
+]
+Frame = Annotated[str, Field(pattern=r'^[A-Za-z0-9_][A-Za-z0-9_./-]*$')]
 
 
 class Section(BaseModel):

@@ -12,74 +12,22 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ..errors import UserError
 from ..paths import share_dir
+from .channels import DIFFERENCE, UNSTAMPED, Channel, Source, check_channels
+from .command import Action, Command, check_command
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_limits
-from .section import Finite, Name, NonNegative, Positive, Section
+from .section import Finite, Frame, Name, NonNegative, Positive, Section
+from .yamltext import parse_yaml
 
-Model = TypeVar('Model', bound=BaseModel)
-
-
-class Source(Section):
-    """One topic the robot publishes its state on."""
-
-    topic: str
-    type: Literal['sensor_msgs/msg/JointState', 'nav_msgs/msg/Odometry', 'sensor_msgs/msg/Imu']
-
-
-class Channel(Section):
-    """One number of the state vector and where it comes from.
-
-    `encode` tells the dynamics how it enters: `value` as it is, `angle` as cosine and sine with
-    wrapped differences, `none` not at all (a position that the dynamics do not depend on).
-    """
-
-    name: Name
-    source: str
-    field: str
-    joint: str | None = None
-    unit: str = ''
-    encode: Literal['value', 'angle', 'none'] = 'value'
-    derivative_of: str | None = None
-    low: Finite | None = None
-    high: Finite | None = None
-
-
-class Action(Section):
-    """One number of the command vector: limits, neutral value, slew limit per second.
-
-    `jerk` limits how fast the slew itself changes, per second squared.
-    """
-
-    name: Name
-    unit: str = ''
-    low: Finite
-    high: Finite
-    neutral: Finite = 0.0
-    slew: Positive | None = None
-    jerk: Positive | None = None
-
-    @model_validator(mode='after')
-    def _ordered(self) -> Action:
-        if not self.low < self.high:
-            raise ValueError(f'low {self.low} must be below high {self.high}')
-        if not self.low <= self.neutral <= self.high:
-            raise ValueError(f'neutral {self.neutral} must lie within [{self.low}, {self.high}]')
-        return self
-
-
-class Command(Section):
-    """The topic that the robot takes commands on."""
-
-    topic: str = 'command'
-    type: Literal['std_msgs/msg/Float64MultiArray'] = 'std_msgs/msg/Float64MultiArray'
+Period = Annotated[float, Field(ge=1e-6, le=60)]  # s; between nanoseconds and what is control
 
 
 class Wave(Section):
@@ -91,7 +39,7 @@ class Wave(Section):
 
     center: Finite = 0.0
     amplitude: Finite = 0.0
-    period: Positive = 1.0
+    period: Annotated[float, Field(ge=1e-3, le=1e6)] = 1.0
     phase: Finite = 0.0
     along: tuple[str, str] | None = None
     weight: NonNegative = 1.0
@@ -168,11 +116,11 @@ class RobotSpec(Section):
 
     name: Name
     description: str = ''
-    period: Positive
-    frame: str = 'odom'
-    slop: NonNegative = 0.005
-    max_age: Positive = 0.2
-    sources: dict[str, Source]
+    period: Period
+    frame: Frame = 'odom'
+    slop: Annotated[float, Field(ge=0, le=3600)] = 0.005
+    max_age: Annotated[float, Field(gt=0, le=3600)] = 0.2
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
     state: Annotated[list[Channel], Field(min_length=1)]
     action: Annotated[list[Action], Field(min_length=1)]
     command: Command = Command()
@@ -191,28 +139,8 @@ class RobotSpec(Section):
             twice = {v for v in values if values.count(v) > 1}
             if twice:
                 raise ValueError(f'{kind}: {sorted(twice)} appear twice; give each its own name')
-        for channel in self.state:
-            if channel.source not in self.sources:
-                raise ValueError(
-                    f'state.{channel.name}.source: {channel.source!r} is not among the sources '
-                    f'{sorted(self.sources)}; add it there or correct the name'
-                )
-            is_joint = self.sources[channel.source].type.endswith('JointState')
-            if is_joint and channel.joint is None:
-                raise ValueError(f'state.{channel.name}: a JointState source needs `joint:`')
-            if channel.derivative_of is not None and channel.derivative_of not in names:
-                raise ValueError(
-                    f'state.{channel.name}.derivative_of: {channel.derivative_of!r} is not a '
-                    f'state channel; use one of {names}'
-                )
-            if (
-                channel.low is not None
-                and channel.high is not None
-                and channel.low >= channel.high
-            ):
-                raise ValueError(
-                    f'state.{channel.name}: low {channel.low} must be below high {channel.high}'
-                )
+        check_channels(self)
+        check_command(self)
         derivatives = {c.derivative_of for c in self.state if c.derivative_of}
         for where, used, known in (
             ('goal.track', self.goal.track, set(names)),
@@ -261,7 +189,18 @@ class RobotSpec(Section):
     @cached_property
     def angles(self) -> np.ndarray:
         """Mask [ds] of the channels that are angles."""
-        return np.array([c.encode == 'angle' for c in self.state])
+        return np.array([c.wraps for c in self.state])
+
+    @cached_property
+    def differences(self) -> list[tuple[int, int]]:
+        """Indices of the channels that are reckoned by differencing, and of their positions."""
+        pairs = enumerate(self.state)
+        return [(i, *self.index([c.derivative_of])) for i, c in pairs if c.field == DIFFERENCE]
+
+    @cached_property
+    def stamped(self) -> list[str]:
+        """Names of the sources whose messages tell when they were measured."""
+        return [n for n, source in self.sources.items() if source.type not in UNSTAMPED]
 
     @cached_property
     def action_low(self) -> np.ndarray:
@@ -344,15 +283,17 @@ class RobotSpec(Section):
 
 
 def robot_names() -> list[str]:
-    """Names of the shipped robots."""
-    return sorted(p.stem for p in (share_dir() / 'config' / 'robots').glob('*.yaml'))
+    """Names of the shipped robots; the template is none."""
+    files = (share_dir() / 'config' / 'robots').glob('*.yaml')
+    return sorted(p.stem for p in files if p.stem != 'template')
 
 
 def load_robot(robot: str | Path) -> RobotSpec:
     """Load a shipped robot by name, or a robot file by path.
 
     Raises:
-        UserError: unknown robot, unreadable file, unknown key, wrong type or value.
+        UserError: unknown robot, unreadable file, unknown key, wrong type or value; names file,
+            line, key, value and mend.
     """
     text = str(robot)
     if text.endswith(('.yaml', '.yml')) or '/' in text:
@@ -366,38 +307,13 @@ def load_robot(robot: str | Path) -> RobotSpec:
                 f'unknown robot {text!r}; shipped robots are {", ".join(robot_names())}, '
                 'or give the path of a robot file (.yaml)'
             )
-    return parse_robot(path.read_text(), str(path))
+    try:
+        text = path.read_text('utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read as text: {error}') from None
+    return parse_robot(text, str(path))
 
 
 def parse_robot(text: str, where: str = 'robot file') -> RobotSpec:
     """Validate the YAML text of a robot file; `where` names it in errors."""
     return parse_yaml(RobotSpec, text, where)
-
-
-def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
-    """Validate YAML text against a model.
-
-    Raises:
-        UserError: one line per fault, each naming the key, the value and the mend.
-    """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f'{where}: not valid YAML: {error}') from None
-    if not isinstance(data, dict):
-        raise UserError(f'{where}: expected keys and values, got {type(data).__name__}')
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise UserError('\n'.join(_explain(where, fault) for fault in error.errors())) from None
-
-
-def _explain(where: str, fault: dict) -> str:
-    key = '.'.join(str(p) for p in fault['loc']) or 'file'
-    if fault['type'] == 'extra_forbidden':
-        return f'{where}: {key}: unknown key; remove it or correct its spelling'
-    if fault['type'] == 'missing':
-        return f'{where}: {key}: missing; add it'
-    message = fault['msg'].removeprefix('Value error, ')
-    value = '' if isinstance(fault['input'], dict | list) else f' (got {fault["input"]!r})'
-    return f'{where}: {key}: {message}{value}'

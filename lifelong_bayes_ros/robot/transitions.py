@@ -22,7 +22,7 @@ class Flag(IntFlag):
     """Why a transition is not learned from, or what ends with it."""
 
     FIRST = 1  # nothing came before `next_state`: `state` repeats it
-    GAP = 2  # dt is not within [0.5, 1.5] control periods
+    GAP = 2  # dt is not within [0.5, 1.5] control periods, or `state` is not whole
     NO_ACTION = 4  # no command was in force during the step
     EPISODE_END = 8  # last transition of its episode; does not make it unusable
 
@@ -32,10 +32,14 @@ UNUSABLE = Flag.FIRST | Flag.GAP | Flag.NO_ACTION
 
 @dataclass(frozen=True)
 class State:
-    """Robot state x [ds] (float32, angles wrapped) at `stamp_ns`."""
+    """Robot state x [ds] (float32, angles wrapped) at `stamp_ns`.
+
+    `whole` is false where a difference is not known yet, because nothing came before: it is zero.
+    """
 
     stamp_ns: int
     x: np.ndarray
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,20 +74,23 @@ class StateAssembler:
     """Newest reading of every source, aligned into states at the control rate.
 
     A state is complete when every source has a reading within `slop` of the newest one. Readings
-    that arrive faster than the control rate are thinned by their stamps. What is skipped is
-    counted in `skipped` by reason.
+    that arrive faster than the control rate are thinned by their stamps. Readings without a stamp
+    are held beside those that have one, for `max_age`. What is skipped is counted in `skipped` by
+    reason.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
         self.skipped: Counter[str] = Counter()
         self._names = {s: [c.name for c in spec.state if c.source == s] for s in spec.sources}
+        self._timed = spec.stamped or list(spec.sources)  # sources that set the time
         self.reset()
 
     def reset(self) -> None:
         """Forget all readings, e.g. after time ran backwards."""
         self._stamps: dict[str, int] = {}
         self._values: dict[str, float] = {}
+        self._before: tuple[int, np.ndarray] | None = None  # stamp and values of the last state
         self.last: State | None = None
 
     def update(self, source: str, stamp_ns: int, values: Mapping[str, float]) -> State | None:
@@ -91,7 +98,7 @@ class StateAssembler:
 
         Args:
             source: name of the source in the robot file.
-            stamp_ns: header stamp, nanoseconds.
+            stamp_ns: header stamp, nanoseconds; of arrival, where the message has none.
             values: value of each channel of that source.
 
         Raises:
@@ -101,11 +108,15 @@ class StateAssembler:
         missing = [n for n in names if n not in values]
         if missing:
             raise UserError(f'source {source}: no value for {missing}; got {sorted(values)}')
+        if source not in self._timed:
+            stamp_ns = max((self._stamps[s] for s in self._timed if s in self._stamps), default=-1)
+            if stamp_ns < 0:  # not before there is a time
+                return None
         previous = self._stamps.get(source)
         if previous is not None and stamp_ns < previous:
             self.skipped['time ran backwards'] += 1
             self.reset()
-        elif stamp_ns == previous:
+        elif stamp_ns == previous and source in self._timed:
             self.skipped['repeated stamp'] += 1
             return None
         if not all(np.isfinite(values[n]) for n in names):
@@ -113,17 +124,38 @@ class StateAssembler:
             return None
         self._stamps[source] = stamp_ns
         self._values.update({n: values[n] for n in names})
-        if len(self._stamps) < len(self._names):
+        if len(self._stamps) < len(self._names) or source not in self._timed:
             return None
-        newest = max(self._stamps.values())
-        if newest - min(self._stamps.values()) > self.spec.slop * 1e9:
+        return self._complete()
+
+    def _complete(self) -> State | None:
+        timed = [self._stamps[s] for s in self._timed]
+        newest = max(timed)
+        longest = max(self.spec.max_age, self.spec.slop) * 1e9
+        old = newest - min(self._stamps.values()) > longest
+        if old or newest - min(timed) > self.spec.slop * 1e9:
             self.skipped['sources apart in time'] += 1
             return None
         if self.last is not None and newest - self.last.stamp_ns < 0.75 * self.spec.period_ns:
             return None
-        x = np.array([self._values[n] for n in self.spec.state_names])
-        self.last = State(newest, self.spec.wrap(x).astype(np.float32))
+        x = self.spec.wrap(np.array([self._values.get(n, 0.0) for n in self.spec.state_names]))
+        whole = self._differ(x, newest)
+        self.last = State(newest, x.astype(np.float32), whole)
+        self._before = newest, x
         return self.last
+
+    def _differ(self, x: np.ndarray, stamp_ns: int) -> bool:
+        """Fill in the differences of a state [ds]; returns whether they are known."""
+        if not self.spec.differences or self._before is None:
+            return not self.spec.differences
+        stamp_before, x_before = self._before
+        seconds = (stamp_ns - stamp_before) * 1e-9
+        if seconds > 1.5 * self.spec.period:  # their mean would be old
+            return False
+        change = self.spec.wrap(x - x_before)
+        for i, position in self.spec.differences:
+            x[i] = change[position] / seconds
+        return True
 
 
 class TransitionBuilder:
@@ -142,6 +174,8 @@ class TransitionBuilder:
         self.sequence = 0
         self._in_episode = 0
         self._end_requested = False
+        # Where stamps are times of arrival, those of a state here and at who answers it differ.
+        self._tolerance_ns = 0 if spec.stamped else spec.period_ns // 4
         self._states: deque[State] = deque()
         self._commands: deque[tuple[int, np.ndarray]] = deque()
 
@@ -173,14 +207,17 @@ class TransitionBuilder:
         while len(self._states) >= 2:
             first, second = self._states[0], self._states[1]
             newest = self._states[-1].stamp_ns
-            answered = bool(self._commands) and self._commands[-1][0] >= first.stamp_ns
+            at_once = first.stamp_ns + self._tolerance_ns  # an answer to it is this late at most
+            answered = bool(self._commands) and (
+                self._commands[-1][0] >= first.stamp_ns - self._tolerance_ns
+            )
             if not answered and newest - first.stamp_ns < self.spec.max_age * 1e9:
                 break
-            while len(self._commands) >= 2 and self._commands[1][0] <= first.stamp_ns:
+            while len(self._commands) >= 2 and self._commands[1][0] <= at_once:
                 self._commands.popleft()
             action, flags = np.zeros(len(self.spec.action), np.float32), Flag.NO_ACTION
             if self._commands:
-                since = first.stamp_ns - self._commands[0][0]
+                since = at_once - self._commands[0][0]
                 if 0 <= since <= self.spec.max_age * 1e9:
                     action, flags = self._commands[0][1], Flag(0)
             done.append(self._emit(first, action, second, flags))
@@ -189,7 +226,8 @@ class TransitionBuilder:
 
     def _emit(self, first: State, action: np.ndarray, second: State, flags: Flag) -> Transition:
         elapsed = second.stamp_ns - first.stamp_ns
-        if not flags & Flag.FIRST and not 0.5 <= elapsed / self.spec.period_ns <= 1.5:
+        timely = 0.5 <= elapsed / self.spec.period_ns <= 1.5
+        if not flags & Flag.FIRST and not (timely and first.whole and second.whole):
             flags |= Flag.GAP
         self._in_episode += 1
         if self._end_requested or self._in_episode == self.episode_length:
