@@ -33,6 +33,7 @@ from lifelong_bayes_ros_sim.shifts import (
     SlipInTurns,
     Stiction,
     Tilt,
+    Wall,
     Wind,
 )
 
@@ -63,6 +64,7 @@ def example(robot: MujocoRobot, kind: str) -> Shift:
         Payload(0.4),
         Wind((2.0, -1.0)),
         Tilt(0.2),
+        Wall(0.3),
         Damping(4.0),
         Friction(0.5),
         JointSpring(first, 4.0, rest=0.3),

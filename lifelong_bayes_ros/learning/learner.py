@@ -35,6 +35,7 @@ from ..memory.reservoir import Reservoir, Sample
 from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .background import WALK_EVERY, Background, Outcome
+from .outcomes import Outcomes
 from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
@@ -171,6 +172,7 @@ class Learner:
         self.background = Background(self.config, wait) if self.config.background else None
         self._job: Iterator[None] | None = None  # consolidation under way
         self._job_seconds = 0.0
+        self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
         self.first_episode = 0  # number of the first episode since the learner was made
         least = 2 * self._regime_bytes()  # of the nominal plant and of one more
         if self.config.memory_bytes is not None and self.config.memory_bytes < least:
@@ -223,6 +225,7 @@ class Learner:
             regimes=dict(self.filter.probabilities),
             regime=name,
             mode='nominal' if self.guarded else 'learned',
+            outcomes=self.outcomes.heads(),
         )
 
     @property
@@ -253,6 +256,8 @@ class Learner:
                 sha.update(part.cpu().numpy().tobytes())
             sha.update(head.noise.beta.tobytes())
         for part in self.sparse.state().values() if self.sparse is not None else ():
+            sha.update(part.tobytes())
+        for part in self.outcomes.parts():
             sha.update(part.tobytes())
         return sha.hexdigest()
 
@@ -388,6 +393,7 @@ class Learner:
             self._settle()
         self._choose()
         self._guard()
+        self.outcomes.learn(transition, sample.episode)
         if self.background is not None:
             self._refine(sample, live.evidence)
 
@@ -695,6 +701,7 @@ class Learner:
         self._redraw()
         if self.sparse is not None:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)
+        self.outcomes = self.outcomes.carried(self.dynamics.trunk, outcome.job.recent)
         self._bank = candidate.bank
         self._snapshots.clear()
         for step in self._recent:

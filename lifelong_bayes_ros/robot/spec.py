@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..paths import share_dir
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_limits
+from .outcomes import OutcomeSource, check_outcomes
 from .section import Finite, Name, NonNegative, Positive, Section
 
 Model = TypeVar('Model', bound=BaseModel)
@@ -182,6 +183,7 @@ class RobotSpec(Section):
     goal_input: GoalInput | None = None
     cost: Cost
     planner: Planning = Planning()
+    outcomes: dict[Name, OutcomeSource] = {}
     view: View | None = None
 
     @model_validator(mode='after')
@@ -225,6 +227,7 @@ class RobotSpec(Section):
                 raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
         check_limits(self)
         check_goal_input(self)
+        check_outcomes(self)
         if self.view is not None:
             v = self.view
             shown = {v.x, v.y, v.z, v.pitch, v.heading, *v.joints} - {None}
