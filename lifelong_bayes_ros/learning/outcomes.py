@@ -175,7 +175,11 @@ class Outcomes:
         trunk = self.model.trunk
 
         def model(name: str) -> OutcomeModel:
-            mine = {k.removeprefix(f'{name}.'): a for k, a in arrays.items() if k.startswith(f'{name}.')}
+            mine = {
+                k.removeprefix(f'{name}.'): a
+                for k, a in arrays.items()
+                if k.startswith(f'{name}.')
+            }
             return OutcomeModel.from_state(trunk, mine, meta[name])
 
         self.model, self.start = model('now'), model('start')

@@ -139,9 +139,9 @@ class LearnerNode(BaseNode):
         wanted, known = (s.outcomes for s in (self.spec, self.learner.dynamics.spec))
         if wanted != known:
             raise UserError(
-                f'{self.folder}: it was learned with outcomes {list(known)} as the robot file had '
-                f'them, which now has {list(wanted)}; put `outcomes` back as it was, or begin anew '
-                'with resume:=false'
+                f'{self.folder}: was learned with outcomes {list(known)} as the robot file had '
+                f'them, which now has {list(wanted)}; put `outcomes` back as it was, or begin '
+                'anew with resume:=false'
             )
 
     def _on_progress(self, share: float, what: str) -> None:

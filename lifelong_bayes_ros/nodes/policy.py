@@ -292,9 +292,7 @@ class Policy(BaseNode):
             self.commands.publish(command)
             self.actions.publish(action)
 
-    def _publish_uncertainty(
-        self, act: Act, belief: Belief, outcomes: dict[str, float]
-    ) -> None:
+    def _publish_uncertainty(self, act: Act, belief: Belief, outcomes: dict[str, float]) -> None:
         values = {f'{n}.mean': m for n, m in zip(self.spec.state_names, act.spread.mean)}
         for kind in ('epistemic', 'aleatoric'):
             spread = np.sqrt(getattr(act.spread, kind))

@@ -65,8 +65,7 @@ class SimRobot(BaseNode):
             for source, topic in topics.state_topics(self.spec).items()
         }
         self.sensed = {
-            name: self.advertise(topic)
-            for name, topic in topics.outcome_topics(self.spec).items()
+            name: self.advertise(topic) for name, topic in topics.outcome_topics(self.spec).items()
         }
         self.clock = self.advertise(topics.CLOCK)
         self.truth = self.advertise(topics.REGIME)

@@ -49,7 +49,9 @@ class OutcomeSource(Section):
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError(f'classes: {list(self.classes)} holds a name twice')
         if (self.type in (FLOAT, JOINTS)) != (self.above is not None):
-            raise ValueError(f'above: {FLOAT} and {JOINTS} need a threshold, other types take none')
+            raise ValueError(
+                f'above: {FLOAT} and {JOINTS} need a threshold, other types take none'
+            )
         if (self.type == JOINTS) != (self.joint is not None):
             raise ValueError(f'joint: {JOINTS} needs one, other types take none')
         return self

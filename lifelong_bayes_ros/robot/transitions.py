@@ -44,8 +44,8 @@ class Transition:
     """One step: `state` [ds], `action` [da] applied from then on, `next_state` [ds], float32.
 
     `stamp_ns` is the time of `next_state`; `dt` in seconds; `sequence` counts all transitions
-    sent, so a receiver can tell how many were lost. `outcomes` holds a label for each outcome of the
-    robot file, in its order, see `robot.outcomes`.
+    sent, so a receiver can tell how many were lost. `outcomes` holds a label for each outcome of
+    the robot file, in its order, see `robot.outcomes`.
     """
 
     state: np.ndarray
