@@ -40,12 +40,12 @@ def forget(
 
     Exact means: every head equals, to 1e-9 relative, a refit of it without the episode, that is
     the head that its tape of operations (`memory.tape`) makes when the transitions of the episode
-    are left out (heads of outcomes alike, from their labels): conditioning on every other transition in its order, the random walk, recalls,
-    merges, and the noise learned from what is left. What remains of the episode are decisions: at
-    which steps a shift was seen or a regime recalled, and the noise variance that a head was born
-    with. Hypotheses are learned again from what the live head still holds, and the background
-    begins anew. A regime that knew nothing else is dropped. Either all of this is done or none of
-    it.
+    are left out: conditioning on every other transition in its order, the random walk, recalls,
+    merges, and the noise learned from what is left; heads of outcomes alike, from their labels.
+    What remains of the episode are decisions: at which steps a shift was seen or a regime
+    recalled, and the noise variance that a head was born with. Hypotheses are learned again from
+    what the live head still holds, and the background begins anew. A regime that knew nothing
+    else is dropped. Either all of this is done or none of it.
 
     Args:
         learner: changed only at the end, when all has succeeded.

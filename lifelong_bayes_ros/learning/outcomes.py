@@ -84,7 +84,7 @@ class Outcomes:
 
     # ------------------------------------------------------------------ what others may know
     def channels(self) -> dict[str, float]:
-        """Named channels of what was predicted of the last step, before its labels were learned."""
+        """Named channels of what was predicted of the last step, its labels not yet learned."""
         return channels(self.seen, self.classes)
 
     def heads(self) -> dict[str, OutcomeHead]:
