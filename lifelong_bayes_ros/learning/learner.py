@@ -42,6 +42,7 @@ DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
+SLACK = 1e-3  # of a command's half range beyond its limits: rounding
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -193,6 +194,9 @@ class Learner:
             self.past = self.dynamics.history()
         elif self._is_far(transition):
             self.skipped['out of range'] += 1
+            self.past = self.dynamics.history()
+        elif self._is_beyond(transition.action):
+            self.skipped['command beyond the limits'] += 1
             self.past = self.dynamics.history()
         else:
             past, u = self.past, transition.action.astype(float)
@@ -722,6 +726,12 @@ class Learner:
         inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
         change = self.dynamics.target(x, x_next)
         return bool(max(np.abs(inputs).max(), np.abs(change).max()) > FAR)
+
+    def _is_beyond(self, action: np.ndarray) -> bool:
+        """Whether the robot cannot have done what was commanded."""
+        spec = self.dynamics.spec
+        middle = (spec.action_low + spec.action_high) / 2
+        return bool(np.any(np.abs(action - middle) > (1 + SLACK) * spec.action_half_range))
 
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)
