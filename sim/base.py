@@ -25,6 +25,7 @@ CHANGED = (
     'dof_damping',
     'jnt_stiffness',
     'qpos_spring',
+    'geom_pos',
 )
 
 
@@ -43,6 +44,7 @@ class MujocoRobot(gymnasium.Env):
     MODEL: ClassVar[str] = ''  # its MJCF file, if not of its name
     STATE: ClassVar[tuple[str, ...]] = ()
     ACTION: ClassVar[tuple[str, ...]] = ()
+    OUTCOMES: ClassVar[tuple[str, ...]] = ('contact',)  # what it can sense of a step
     PAYLOAD_BODY: ClassVar[str] = ''  # also the body that the wind catches
     PAYLOAD_POINT: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
     PLANE: ClassVar[tuple[int, int]] = (0, 2)  # axes of the plane that it moves in
@@ -72,6 +74,12 @@ class MujocoRobot(gymnasium.Env):
                     f'robot file of {spec.name}: {what} is {got}, the simulated {self.NAME} has '
                     f'{list(have)}'
                 )
+        strange = [n for n, o in spec.outcomes.items() if n not in self.OUTCOMES or o.classes]
+        if strange:
+            raise UserError(
+                f'robot file of {spec.name}: the simulated {self.NAME} does not sense outcomes '
+                f'{strange}; it senses {list(self.OUTCOMES)}, without classes'
+            )
         # Not `spec`: gymnasium keeps its own registration there.
         self.robot_spec = spec
         self.sensor_noise = np.array(self.SENSOR_NOISE)
@@ -147,6 +155,11 @@ class MujocoRobot(gymnasium.Env):
     def true_state(self) -> np.ndarray:
         """State [ds] without noise, angles wrapped."""
         return self.robot_spec.wrap(self.observed(self.data.qpos, self.data.qvel))
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label of each outcome of the robot file: whether it touches anything, 1 or 0."""
+        return dict.fromkeys(self.robot_spec.outcomes, int(self.data.ncon > 0))
 
     def observed(self, positions: np.ndarray, speeds: np.ndarray) -> np.ndarray:
         """States [..., ds] of joint positions and speeds [..., nv]."""
@@ -298,6 +311,7 @@ class MujocoRobot(gymnasium.Env):
         for name, value in self._nominal.items():
             getattr(self.model, name)[:] = value
         self.model.opt.gravity[:] = self._gravity
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT  # nothing to touch
         actions = len(self.ACTION)
         self.gain, self.offset, self.dead_zone = np.ones(actions), *np.zeros((2, actions))
         self.taps = np.eye(1, self.history + 1)[0]  # how late commands act

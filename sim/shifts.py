@@ -244,6 +244,20 @@ class JointSpring(Shift):
             model.jnt_stiffness[joint] = total
 
 
+@dataclass(frozen=True)
+class Wall(Shift):
+    """A wall across the x axis, 0.1 m thick, with its near side at `x` m: to be run into."""
+
+    x: float
+    kind: ClassVar[str] = 'wall'
+
+    def apply(self, robot: MujocoRobot) -> None:
+        """Put it there and let bodies touch."""
+        wall = robot.model.geom('wall').id
+        robot.model.geom_pos[wall, 0] = self.x + robot.model.geom_size[wall, 0]
+        robot.model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+
+
 # ---------------------------------------------------------------------- force laws
 @dataclass(frozen=True)
 class QuadraticDrag(ForceLaw):
@@ -433,6 +447,7 @@ KINDS: dict[str, type[Shift]] = {
         Damping,
         Friction,
         JointSpring,
+        Wall,
         QuadraticDrag,
         Stiction,
         Coupling,

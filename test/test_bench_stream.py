@@ -154,7 +154,8 @@ def test_a_run_is_looked_at_where_it_should_be(tiny_prior, monkeypatch):
 
     monkeypatch.setitem(METHODS, 'frozen', replace(METHODS['frozen'], make=make))
     result = run_stream(QUAD, tiny_prior, Unit('x', life(60), 'frozen', 0), lambda share: None)
-    assert len(result['seconds']) == 120 and min(result['seconds']) >= 0
+    for kind in ('seconds', 'background'):
+        assert len(result[kind]) == 120 and min(result[kind]) >= 0
     for half in ('shifted', 'nominal'):
         assert set(result[half]['error']) == {k for k in GRID if k <= 60}
         assert set(result[half]['per_output']) == {0, 10, 20, 50}
@@ -251,7 +252,7 @@ def synthetic(scale: dict[str, float], cut_at: dict[str, int]) -> dict:
     run = {m: {h: half(m, 1.0) for h in ('shifted', 'nominal')} for m in scale}
     seconds = {m: [0.001] * 4000 for m in scale} | {'retrain': [0.5] * 4000}
     return {
-        (stream, m, seed): run[m] | {'seconds': seconds[m]}
+        (stream, m, seed): run[m] | {'seconds': seconds[m], 'background': [0.0005] * 4000}
         for stream in bench_stream.STREAMS
         for m in scale
         for seed in (0, 1)
@@ -271,9 +272,13 @@ def test_rows_judge_what_was_measured():
     assert (first['value'], first['bar'], first['ok'], first['interval']) == (8, 12, True, [8, 8])
     looks = [k for k in sorted(GRID) if k >= 100]
     assert of('actuator', 'times fewer than ivon')['value'] == looks[0] / 8
-    assert of('actuator', 'compute until')['value'] == pytest.approx(
-        8 * 0.001 / (0.5 * min(k for k in GRID if k >= 500))
+    once = of('actuator', 'compute until', 'dearest')
+    assert once['value'] == pytest.approx(8 * 0.0015 / 0.5) and once['bar'] is None
+    (whole,) = [r for n, r in rows.items() if 'actuator' in n and n.endswith('from scratch')]
+    assert whole['value'] == pytest.approx(
+        8 * 0.0015 / (0.5005 * min(k for k in GRID if k >= 500))
     )
+    assert whole['bar'] == 0.01
     assert of('pole', 'cut the one-step')['bar'] is None
     assert of('pole', 'shifted', 'frozen')['value'] == pytest.approx(0.3)
     specialist = of('pole', 'shifted', 'specialist')

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from .likelihoods import Discrete
 from .model import Dynamics
+from .outcome_head import OutcomeHead, channels
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Belief:
     regimes: dict[str, float]  # probability of each known regime and of `new`
     regime: str  # the regime whose head this is
     mode: str  # `learned`, or `nominal` while the guard holds the learned head back
+    outcomes: Mapping[str, OutcomeHead] = field(default_factory=dict)  # as the robot file names
 
     @property
     def entropy(self) -> float:
@@ -63,3 +67,21 @@ def predict(
         unit * belief.noise * (dof / (dof - 2)),
         float(np.mean(np.square(phi))),
     )
+
+
+def predict_outcomes(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, u: np.ndarray
+) -> dict[str, Discrete]:
+    """Predict the outcomes of a step from x [ds] under u [da]."""
+    if not belief.outcomes:
+        return {}
+    phi = dynamics.trunk.features(np.asarray(x, float)[None], np.asarray(u, float)[None])[0]
+    return {name: head.predict(phi) for name, head in belief.outcomes.items()}
+
+
+def outcome_channels(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, u: np.ndarray
+) -> dict[str, float]:
+    """Named channels of the outcomes of a step, see `outcome_head.channels`."""
+    seen = predict_outcomes(dynamics, belief, x, u)
+    return channels(seen, {name: head.classes for name, head in belief.outcomes.items()})

@@ -112,6 +112,23 @@ class OutcomeModel:
         """The model after fitting recent labels again: for when there is time, as at a reset."""
         return replace(self, heads={name: head.settle() for name, head in self.heads.items()})
 
+    def carried(self, trunk: Trunk, matrix: np.ndarray, share: float) -> OutcomeModel:
+        """The same predictions on another trunk.
+
+        Args:
+            trunk: the other one.
+            matrix: B [nf, nf] with φ ≈ φ′ B for features φ of now and φ′ of the other trunk.
+            share: of the prior's covariance that comes back, for what the map misses.
+        """
+        heads = {}
+        for name, head in self.heads.items():
+            by = torch.block_diag(*[torch.tensor(matrix)] * head.likelihood.outputs)
+            covariance = by @ head.posterior.covariance @ by.T
+            moved = Gaussian(by @ head.posterior.mean, (covariance + covariance.T) / 2)
+            prior = _prior(moved.size, trunk, self.log_odds_sd)
+            heads[name] = Glm(moved, head.likelihood).widen(prior, share)
+        return replace(self, trunk=trunk, heads=heads)
+
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON metadata that `from_state` makes an equal model of."""
         arrays: dict[str, np.ndarray] = {}

@@ -14,6 +14,7 @@ from ..control.controller import Controller
 from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
 from ..errors import UserError
+from ..learning.broad import SCRATCH, broad_prior
 from ..learning.learner import Event, Learner, LearnerConfig
 from ..learning.pretrain import Progress
 from ..robot.spec import RobotSpec
@@ -29,6 +30,7 @@ from .baselines.rls import RecursiveLeastSquares
 from .baselines.single import SingleHead
 from .baselines.structured import Structured
 from .baselines.walk import Walk
+from .oracle import OracleAgent, Shifts, delays, points
 from .priors import oracle_for
 from .schedule import Life
 
@@ -59,10 +61,16 @@ class Agent(Protocol):
 class LearningAgent:
     """The system itself: learner and controller."""
 
-    def __init__(self, prior: Prior, seed: int, device: str = 'cpu', trunk: bool = True) -> None:
-        """`trunk`: whether it keeps learning in the background."""
-        self.name = 'ours' if trunk else 'ours_head'
-        config = LearnerConfig(background=trunk)
+    def __init__(
+        self,
+        prior: Prior,
+        seed: int,
+        device: str = 'cpu',
+        config: LearnerConfig | None = None,
+        name: str = 'ours',
+    ) -> None:
+        """`config`: settings of the learner; its defaults if not given."""
+        self.name = name
         self.learner = Learner(prior, config, seed=seed, device=device)
         self.controller = Controller(prior.dynamics, seed)
 
@@ -78,31 +86,6 @@ class LearningAgent:
         return self.learner.take_events()
 
 
-class OracleAgent:
-    """Specialists of every regime, switched at the exact boundary."""
-
-    name = 'oracle'
-
-    def __init__(self, specialists: dict[str, Prior], life: Life, seed: int) -> None:
-        self.life = life
-        self._agents = {name: Frozen(prior, seed) for name, prior in specialists.items()}
-        self._regime = life.regime_at(0)
-        self.controller = Controller(specialists[self._regime].dynamics, seed)
-
-    def belief(self, step: int) -> Belief:
-        regime = self.life.regime_at(step)
-        if regime != self._regime:
-            self._regime = regime
-            self.controller.adopt(self._agents[regime].dynamics)
-        return self._agents[regime].belief(step)
-
-    def observe(self, transition: Transition) -> None:
-        """The oracle knows already."""
-
-    def take_events(self) -> list[Event]:
-        return []
-
-
 @dataclass(frozen=True)
 class Setting:
     """What a method may be made from."""
@@ -114,15 +97,30 @@ class Setting:
     status: Status = lambda what, share: None
 
     def specialists(self) -> dict[str, Prior]:
-        """Networks of the oracle, one per regime of the life."""
+        """Networks of the oracle, one per regime of the life, several of one that drifts."""
         return {
             name: oracle_for(
                 self.spec,
                 shifts,
                 progress=lambda share, what, n=name: self.status(f'oracle {n}: {what}', share),
             )
-            for name, shifts in self.life.regimes.items()
+            for name, shifts in self._points().items()
         }
+
+    def oracle(self) -> OracleAgent:
+        """Whoever knows each regime."""
+        specialists = self.specialists()
+        late = {n: delays(self.spec, specialists[n], s) for n, s in self._points().items()}
+        return OracleAgent(specialists, self.life, self.seed, late)
+
+    def _points(self) -> dict[str, Shifts]:
+        return {n: p for r, s in self.life.regimes.items() for n, p in points(r, s).items()}
+
+    def scratch(self) -> LearningAgent:
+        """The learner of a robot of which only its file is known."""
+        self.status('no prior is used: learns from scratch', 0.0)
+        prior = broad_prior(self.spec, seed=self.seed)
+        return LearningAgent(prior, self.seed, config=SCRATCH, name='scratch')
 
     def offline(self, network: OfflineNetwork) -> Prior:
         """A network that a baseline trains before life, from the cache where it is there."""
@@ -141,12 +139,18 @@ METHODS: dict[str, Method] = {
     'frozen': Method('the nominal model, never changed', lambda s: Frozen(s.prior, s.seed)),
     'oracle': Method(
         'a network trained on each regime, switched at the exact boundary',
-        lambda s: OracleAgent(s.specialists(), s.life, s.seed),
+        lambda s: s.oracle(),
     ),
     'ours': Method('the learner of this package', lambda s: LearningAgent(s.prior, s.seed)),
     'ours_head': Method(
         'the learner of this package with a trunk that stays as pre-training left it',
-        lambda s: LearningAgent(s.prior, s.seed, trunk=False),
+        lambda s: LearningAgent(
+            s.prior, s.seed, config=LearnerConfig(background=False), name='ours_head'
+        ),
+    ),
+    'scratch': Method(
+        'the learner of this package without pre-training: a broad prior, learned from scratch',
+        lambda s: s.scratch(),
     ),
     'single': Method(
         'one Bayesian head with the family prior and surprise, but no memory',

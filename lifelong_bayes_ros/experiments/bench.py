@@ -39,7 +39,7 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
     if what == 'stream':
         from .bench_stream import stream_command
 
-        report = stream_command(list(METHODS), list(range(10)), KEPT / 'stream', status)
+        report = stream_command(list(METHODS), list(range(10)), KEPT / 'stream', status, jobs=2)
         return {k: v for k, v in report.items() if k != 'tables'}
     if what == 'safety':
         from .bench_safety import safety_report

@@ -172,6 +172,8 @@ def _moments(spec: RobotSpec, life: Life, agent: Agent, seed: int) -> Iterator[M
         done = builder.add_command(state.stamp_ns, command)
         observation, score, _, _, info = env.step(command.astype(float))
         before, state = state, _assemble(assembler, spec, env.stamp_ns, observation)
+        for name, label in env.labels.items():
+            builder.labels.put(name, env.stamp_ns, label)
         done += builder.add_state(state)
         with learning:
             for transition in done:

@@ -56,6 +56,13 @@ class Life(Section):
         index = int(np.searchsorted(self.boundaries, step, side='right')) - 1
         return min(index, len(self.phases) - 1)
 
+    def began(self, step: int) -> int:
+        """First step since which the regime of a step has been in force."""
+        phase = self.phase_at(step)
+        while phase > 0 and self.phases[phase - 1][0] == self.phases[phase][0]:
+            phase -= 1
+        return self.boundaries[phase]
+
     def regime_at(self, step: int) -> str:
         """Name of the regime in force at a step."""
         return self.phases[self.phase_at(step)][0]

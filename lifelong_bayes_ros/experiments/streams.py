@@ -7,9 +7,10 @@ commands drawn at random, without noise, one step and several steps ahead.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lifelong_bayes_ros_sim.base import MujocoRobot
 
 from ..dynamics.belief import Belief
 from ..dynamics.model import DELAYS, Dynamics, Prior
+from ..learning.codec import fingerprint
 from ..learning.learner import student_quantile
 from ..robot.spec import RobotSpec, load_robot
 from ..robot.transitions import State, Transition, TransitionBuilder
@@ -66,10 +68,12 @@ def run_stream(
     agent = METHODS[unit.method].make(Setting(spec, prior, unit.life, unit.seed))
     result: dict[str, Any] = {}
     seconds: list[float] = []
+    others = time.process_time() - time.thread_time()
+    background: list[float] = []
     start = 0
-    stream = transitions(spec, unit.life, unit.seed)
+    stream = iter(_data(spec, unit.life, unit.seed))
     for phase, (regime, steps) in enumerate(unit.life.phases):
-        test = HeldOut.of(spec, prior, unit.life.regimes[regime], unit.seed, phase)
+        test = _test(spec, prior, unit.life.regimes[regime], unit.seed, phase)
         half: dict[str, Any] = {k: {} for k in ('error', 'per_output', 'coverage', 'open_loop')}
         _judge(half, test, agent, 0, start)
         for k in range(1, steps + 1):
@@ -79,13 +83,51 @@ def run_stream(
                 spent = time.thread_time() - before
                 if transition.usable:
                     seconds.append(spent)
+                    before, others = others, time.process_time() - time.thread_time()
+                    background.append(max(others - before, 0.0))
                     break
             _judge(half, test, agent, k, start + k - 1)
         start += steps
         result[regime] = half
         progress(start / unit.life.steps)
+    # Of the processor: in this thread while learning, and in all others since the step before.
     result['seconds'] = [round(s, 7) for s in seconds]
+    result['background'] = [round(s, 7) for s in background]
     return result
+
+
+KEPT: dict[str, dict[Any, Any]] = {'data': {}, 'test': {}}  # the last ones: methods share them
+
+
+def _data(spec: RobotSpec, life: Life, seed: int) -> list[Transition]:
+    """Transitions of a life, in order, until its last usable one."""
+
+    def make() -> list[Transition]:
+        found, left = [], life.steps
+        for transition in transitions(spec, life, seed):
+            found.append(transition)
+            left -= transition.usable
+            if not left:
+                return found
+        return found
+
+    return _kept('data', (spec.dump(), life.model_dump_json(), seed), make)
+
+
+def _test(
+    spec: RobotSpec, prior: Prior, shifts: list[dict[str, Any]], seed: int, phase: int
+) -> HeldOut:
+    key = (spec.dump(), fingerprint(prior), json.dumps(shifts), seed, phase, SAMPLES, RUNS)
+    return _kept('test', key, lambda: HeldOut.of(spec, prior, shifts, seed, phase))
+
+
+def _kept(what: str, key: Any, make: Callable[[], Any]) -> Any:
+    kept = KEPT[what]
+    if key not in kept:
+        while len(kept) > 1:
+            del kept[next(iter(kept))]
+        kept[key] = make()
+    return kept[key]
 
 
 def _judge(half: dict[str, Any], test: HeldOut, agent: Agent, k: int, step: int) -> None:
@@ -191,6 +233,8 @@ class HeldOut:
     noise: np.ndarray  # of the readings before and after [2, n, ds]
     runs: np.ndarray  # true states along open-loop runs [RUNS, 1 + h, ds]
     commands: list[tuple[np.ndarray, np.ndarray]]
+    # Features of the last Dynamics, which is the first.
+    _design: list[Any] = field(default_factory=list, init=False, compare=False)
 
     @classmethod
     def of(
@@ -214,15 +258,18 @@ class HeldOut:
 
     def one_step(self, dynamics: Dynamics, belief: Belief) -> np.ndarray:
         """Root mean square error of one step without noise, per output [ds]."""
-        change = apply(dynamics, belief.theta, self.x, self.u, self.past)
+        if not self._design or self._design[0] is not dynamics:
+            self._design[:] = dynamics, dynamics.columns(self.x, self.u, self.past)
+        change = _apply_all(dynamics, self._design[1], belief.theta[:, None])[..., 0]
         return self._rms(self.x + change - self.x_next)
 
     def coverage(self, dynamics: Dynamics, belief: Belief) -> float:
         """Share of noisy readings inside their 90 % interval, mean over outputs."""
         x = self.x + self.noise[0]
-        mean = x + apply(dynamics, belief.theta, x, self.u, self.past)
-        columns = [apply(dynamics, f, x, self.u, self.past) for f in belief.factor.T]
-        variance = np.sum(np.square(columns), axis=0) + dynamics.scale**2 * belief.noise
+        design = dynamics.columns(x, self.u, self.past)
+        mean = x + _apply_all(dynamics, design, belief.theta[:, None])[..., 0]
+        draws = _apply_all(dynamics, design, belief.factor)
+        variance = np.sum(np.square(draws), axis=-1) + dynamics.scale**2 * belief.noise
         error = self.spec.wrap(self.x_next + self.noise[1] - mean)
         inside = np.abs(error) <= student_quantile(belief.noise_dof) * np.sqrt(variance)
         return float(np.mean(inside))
@@ -253,3 +300,15 @@ def apply(
     raw, tangent = dynamics.trunk.raw_and_tangent(x, u, direction)
     whiten = dynamics.trunk.whiten
     return dynamics.scale * (raw @ (whiten @ w.T) + tangent @ (whiten @ dynamics.nominal.T))
+
+
+def _apply_all(
+    dynamics: Dynamics, design: tuple[np.ndarray, np.ndarray], thetas: np.ndarray
+) -> np.ndarray:
+    """As `apply`, [n, ds, E], for parameters [size, E] at features and columns of `columns`."""
+    phi, columns = design
+    ds, nf = dynamics.nominal.shape
+    thetas = np.asarray(thetas, dtype=float)
+    heads, tail = thetas[: ds * nf].reshape(ds, nf, -1), thetas[ds * nf :]
+    linear = np.stack([phi @ head for head in heads], axis=1)
+    return dynamics.scale[:, None] * (linear + columns @ tail)

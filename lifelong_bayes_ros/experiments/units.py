@@ -17,6 +17,7 @@ from ..learning.store import write_atomically
 from ..robot.spec import load_robot
 from .agents import METHODS, Agent, Setting, Status
 from .life import run_life
+from .oracle import points
 from .priors import cached_file, oracle_for, prior_for
 from .probes import ModelErrors, footprint
 from .record import Run, from_json, to_json
@@ -76,7 +77,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Training:
-    """Pre-training that units need: of the prior of a robot, or of the oracle of one regime."""
+    """Pre-training that units need: of the prior of a robot, or of an oracle's specialist."""
 
     robot: str
     regime: str = ''
@@ -109,10 +110,11 @@ def trainings(units: Iterable[Unit]) -> list[Training]:
     found = [Training(robot) for robot in robots]
     seen: list[tuple[str, list]] = []
     for life in lives:
-        for regime, shifts in life.regimes.items():
+        needed = (points(*regime).items() for regime in life.regimes.items())
+        for point, shifts in (pair for pairs in needed for pair in pairs):
             if (life.robot, shifts) not in seen:
                 seen.append((life.robot, shifts))
-                found.append(Training(life.robot, regime, tuple(shifts)))
+                found.append(Training(life.robot, point, tuple(shifts)))
     return found
 
 
@@ -169,7 +171,7 @@ def code_hash() -> str:
     folders = [package / n for n in ('blr', 'control', 'dynamics', 'learning', 'memory', 'robot')]
     folders += [package / 'experiments' / 'baselines', Path(sim.__file__).parent]
     files = [f for d in folders for f in sorted(d.rglob('*')) if f.suffix in ('.py', '.c', '.xml')]
-    names = ('agents', 'life', 'priors', 'probes', 'record', 'schedule', 'units')
+    names = ('agents', 'life', 'oracle', 'priors', 'probes', 'record', 'schedule', 'units')
     files += [package / 'experiments' / f'{name}.py' for name in names]
     sha = hashlib.sha256()
     for file in files:

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from ..dynamics.belief import Belief
 from ..dynamics.model import Dynamics, Hypotheses, Prior
+from ..dynamics.outcome_head import OutcomeHead
 from ..dynamics.trunk import Encoder, Trunk
 from ..errors import UserError
 from ..robot.spec import parse_robot
@@ -126,6 +127,9 @@ def encode_belief(belief: Belief, prior_fingerprint: str) -> bytes:
     """A Belief for the prior of that fingerprint."""
     meta = asdict(belief)
     arrays = {name: meta.pop(name) for name in ('theta', 'factor', 'noise')}
+    heads = meta.pop('outcomes')
+    arrays |= {f'outcomes.{n}.{k}': h.pop(k) for n, h in heads.items() for k in ('mean', 'factor')}
+    meta['outcomes'] = {name: head['classes'] for name, head in heads.items()}
     return pack('belief', arrays, {'prior': prior_fingerprint, **meta})
 
 
@@ -142,4 +146,8 @@ def decode_belief(data: bytes, prior_fingerprint: str, where: str = 'belief') ->
             f'{where}: made for prior {made_for}, this robot uses {prior_fingerprint}; '
             'start learner and policy with the same robot file and state'
         )
-    return Belief(**arrays, **meta)
+    outcomes = {}
+    for name, classes in meta.pop('outcomes').items():
+        mean, factor = (arrays.pop(f'outcomes.{name}.{part}') for part in ('mean', 'factor'))
+        outcomes[name] = OutcomeHead(classes and tuple(classes), mean, factor)
+    return Belief(**arrays, **meta, outcomes=outcomes)

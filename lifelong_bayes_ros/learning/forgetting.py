@@ -41,11 +41,11 @@ def forget(
     Exact means: every head equals, to 1e-9 relative, a refit of it without the episode, that is
     the head that its tape of operations (`memory.tape`) makes when the transitions of the episode
     are left out: conditioning on every other transition in its order, the random walk, recalls,
-    merges, and the noise learned from what is left. What remains of the episode are decisions: at
-    which steps a shift was seen or a regime recalled, and the noise variance that a head was born
-    with. Hypotheses are learned again from what the live head still holds, and the background
-    begins anew. A regime that knew nothing else is dropped. Either all of this is done or none of
-    it.
+    merges, and the noise learned from what is left; heads of outcomes alike, from their labels.
+    What remains of the episode are decisions: at which steps a shift was seen or a regime
+    recalled, and the noise variance that a head was born with. Hypotheses are learned again from
+    what the live head still holds, and the background begins anew. A regime that knew nothing
+    else is dropped. Either all of this is done or none of it.
 
     Args:
         learner: changed only at the end, when all has succeeded.
@@ -87,6 +87,7 @@ def forget(
                 'memory budget, or keep the episode'
             ) from None
         heads[name] = head, left
+    learner.outcomes = learner.outcomes.without(episode)
     return _apply(learner, episode, heads, len(transitions))
 
 
@@ -94,6 +95,7 @@ def known_episodes(learner: Learner) -> set[int]:
     """Numbers of all episodes that heads or reservoirs hold anything of."""
     found = set(learner.tape.episodes | learner.tape.everything_folded())
     found |= {s.episode for s in learner.waiting.samples}
+    found |= learner.outcomes.episodes | learner.outcomes.folded
     for regime in learner.library.regimes:
         found |= regime.tape.episodes | regime.tape.everything_folded()
         found |= {s.episode for s in regime.reservoir.samples}
@@ -112,6 +114,12 @@ def _check(learner: Learner, episode: int) -> None:
             f'--episode {episode}: regime {", ".join(folded)} no longer keeps its transitions one '
             'by one, so that it cannot be taken out exactly; a greater `journal` or '
             '`memory_bytes` of the learner would have kept them'
+        )
+    if episode in learner.outcomes.folded:
+        raise UserError(
+            f'--episode {episode}: the heads of outcomes {", ".join(learner.outcomes.classes)} no '
+            'longer keep its labels one by one, so that it cannot be taken out exactly; a greater '
+            '`journal` of the learner would have kept them'
         )
 
 

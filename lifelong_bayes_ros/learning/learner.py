@@ -35,12 +35,14 @@ from ..memory.reservoir import Reservoir, Sample
 from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .background import WALK_EVERY, Background, Outcome
+from .outcomes import Outcomes
 from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
+SLACK = 1e-3  # of a command's half range beyond its limits: rounding
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -171,6 +173,7 @@ class Learner:
         self.background = Background(self.config, wait) if self.config.background else None
         self._job: Iterator[None] | None = None  # consolidation under way
         self._job_seconds = 0.0
+        self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
         self.first_episode = 0  # number of the first episode since the learner was made
         least = 2 * self._regime_bytes()  # of the nominal plant and of one more
         if self.config.memory_bytes is not None and self.config.memory_bytes < least:
@@ -191,6 +194,9 @@ class Learner:
             self.past = self.dynamics.history()
         elif self._is_far(transition):
             self.skipped['out of range'] += 1
+            self.past = self.dynamics.history()
+        elif self._is_beyond(transition.action):
+            self.skipped['command beyond the limits'] += 1
             self.past = self.dynamics.history()
         else:
             past, u = self.past, transition.action.astype(float)
@@ -223,6 +229,7 @@ class Learner:
             regimes=dict(self.filter.probabilities),
             regime=name,
             mode='nominal' if self.guarded else 'learned',
+            outcomes=self.outcomes.heads(),
         )
 
     @property
@@ -253,6 +260,8 @@ class Learner:
                 sha.update(part.cpu().numpy().tobytes())
             sha.update(head.noise.beta.tobytes())
         for part in self.sparse.state().values() if self.sparse is not None else ():
+            sha.update(part.tobytes())
+        for part in self.outcomes.parts():
             sha.update(part.tobytes())
         return sha.hexdigest()
 
@@ -390,6 +399,7 @@ class Learner:
             self._settle()
         self._choose()
         self._guard()
+        self.outcomes.learn(transition, sample.episode)
         if self.background is not None:
             self._refine(sample, live.evidence)
 
@@ -698,6 +708,7 @@ class Learner:
         self.redraw()
         if self.sparse is not None:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)
+        self.outcomes = self.outcomes.carried(self.dynamics.trunk, outcome.job.recent)
         self._bank = candidate.bank
         self._snapshots.clear()
         for step in self._recent:
@@ -718,6 +729,12 @@ class Learner:
         inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
         change = self.dynamics.target(x, x_next)
         return bool(max(np.abs(inputs).max(), np.abs(change).max()) > FAR)
+
+    def _is_beyond(self, action: np.ndarray) -> bool:
+        """Whether the robot cannot have done what was commanded."""
+        spec = self.dynamics.spec
+        middle = (spec.action_low + spec.action_high) / 2
+        return bool(np.any(np.abs(action - middle) > (1 + SLACK) * spec.action_half_range))
 
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)

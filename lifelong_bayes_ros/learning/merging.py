@@ -41,6 +41,7 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
             grown too far apart.
     """
     _check(first, second)
+    outcomes = first.outcomes, second.outcomes
     offset = max(known_episodes(first), default=-1) + 1
     for learner in (first, second):
         _store_live(learner)
@@ -74,6 +75,8 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
     merged.library = library
     merged.step, merged.learned = first.step + second.step, first.learned + second.learned
     merged.stamp_ns = max(first.stamp_ns, second.stamp_ns)
+    held = [s for r in library.regimes for s in r.reservoir.samples]
+    merged.outcomes = outcomes[0].merged(outcomes[1], merged.dynamics.trunk, held, offset)
     outcome = merged.consolidate()
     merged.first_episode = max(known_episodes(merged), default=-1) + 1
     return Merged(merged, outcome, renamed, offset)

@@ -33,6 +33,7 @@ from .tape_state import tape_from, tape_state
 PRIOR = 'prior.safetensors'
 STATE = 'learner.safetensors'
 BACKGROUND = 'background.'  # begins the names of its arrays
+OUTCOMES = 'outcomes.'
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -99,6 +100,8 @@ def save_state(learner: Learner, folder: Path) -> None:
     if learner.background is not None:
         more, background = background_state(learner)
         arrays |= {f'{BACKGROUND}{name}': array for name, array in more.items()}
+    more, outcomes = learner.outcomes.state()
+    arrays |= {f'{OUTCOMES}{name}': array for name, array in more.items()}
     known, tapes = _known(learner), {}
     for name, tape in _tapes(learner).items():
         more, tapes[name] = tape_state(f'tape.{name}', tape, known)
@@ -124,6 +127,7 @@ def save_state(learner: Learner, folder: Path) -> None:
         'dense': learner.dense,
         'rng': learner.rng.bit_generator.state,
         'background': None if learner.background is None else background,
+        'outcomes': outcomes,
         'digest': learner.digest(),
     }
     prior = encode_prior(learner.prior)
@@ -224,6 +228,9 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
         learner.sparse.restore(
             {n.removeprefix('sparse.'): a for n, a in arrays.items() if n.startswith('sparse.')}
         )
+    if meta.get('outcomes'):
+        part = {n.removeprefix(OUTCOMES): a for n, a in arrays.items() if n.startswith(OUTCOMES)}
+        learner.outcomes.restore(part, meta['outcomes'])
     learner.rng.bit_generator.state = meta['rng']
     if learner.background is not None and meta.get('background'):
         part = {

@@ -18,8 +18,11 @@ from geometry_msgs.msg import PoseStamped, Quaternion, Vector3
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import (
+    Bool,
     Float32MultiArray,
+    Float64,
     Float64MultiArray,
+    Int32,
     MultiArrayDimension,
     MultiArrayLayout,
     String,
@@ -32,6 +35,7 @@ from ..robot.channels import Channel
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .commands import checked_command, command_from_msg, command_to_msg, layout
+from .topics import OUTCOME_TYPES
 
 __all__ = [
     'action_from_msg',
@@ -185,6 +189,39 @@ def _ungroup(
     group: str, fields: Mapping[str, float], parts: Iterable[str] = messages.AXES
 ) -> tuple[float, ...]:
     return tuple(fields.get(f'{group}.{part}', 0.0) for part in parts)
+
+
+# ---------------------------------------------------------------------- outcomes
+def read_outcome(spec: RobotSpec, name: str, message: Any) -> tuple[int | None, Any]:
+    """Stamp in nanoseconds, None where the message has none, and the reading of an outcome.
+
+    Raises:
+        UserError: a joint is missing, or its value is.
+    """
+    outcome = spec.outcomes[name]
+    if not isinstance(message, JointState):
+        return None, message.data
+    value = messages.joint_value(message, f'outcomes.{name}', outcome.joint, outcome.field)
+    return to_ns(message.header.stamp), value
+
+
+def outcome_message(spec: RobotSpec, name: str, label: int, stamp_ns: int) -> Any:
+    """A message that `read_outcome` reads a value of this label from."""
+    outcome = spec.outcomes[name]
+    kind = OUTCOME_TYPES[outcome.type]
+    if kind is Bool:
+        return Bool(data=bool(label))
+    if kind is Int32:
+        return Int32(data=label)
+    if kind is String:
+        return String(data=outcome.classes[label])
+    value = outcome.above + (1.0 if label else -1.0)
+    if kind is Float64:
+        return Float64(data=value)
+    message = JointState(name=[outcome.joint])
+    setattr(message, outcome.field, array('d', [value]))
+    message.header.stamp = to_stamp(stamp_ns)
+    return message
 
 
 # ---------------------------------------------------------------------- transitions

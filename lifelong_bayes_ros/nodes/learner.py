@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class LearnerNode(BaseNode):
                 f'the prior was made for robot {self.learner.dynamics.spec.name!r} with other '
                 f'channels, actions or period than {self.value("robot")!r}; pre-train it again'
             )
+        self._check_outcomes()
         self.learner.learning = self.value('learning')
         self.expected: int | None = None  # sequence number of the next transition
         self.lost = 0
@@ -123,6 +125,8 @@ class LearnerNode(BaseNode):
                     f'prior {path} does not exist; make it with lifelong-bayes pretrain'
                 )
             prior, meta = decode_prior(Path(path).read_bytes(), path)
+            if prior.dynamics.spec.fingerprint == self.spec.fingerprint:
+                prior = replace(prior, dynamics=replace(prior.dynamics, spec=self.spec))
             return prior, LearnerConfig(**meta.get('config', {}))
         from ..experiments.priors import prior_or_broad
 
@@ -130,6 +134,15 @@ class LearnerNode(BaseNode):
         if remark:
             self.get_logger().warning(remark)
         return prior, SCRATCH if remark else LearnerConfig()
+
+    def _check_outcomes(self) -> None:
+        wanted, known = (s.outcomes for s in (self.spec, self.learner.dynamics.spec))
+        if wanted != known:
+            raise UserError(
+                f'{self.folder}: was learned with outcomes {list(known)} as the robot file had '
+                f'them, which now has {list(wanted)}; put `outcomes` back as it was, or begin '
+                'anew with resume:=false'
+            )
 
     def _on_progress(self, share: float, what: str) -> None:
         if self.stop.is_set():
@@ -176,6 +189,7 @@ class LearnerNode(BaseNode):
             **{f'noise.{n}': s for n, s in zip(self.spec.state_names, noise, strict=True)},
             **{f'regime.{n}': p for n, p in learner.filter.probabilities.items()},
             **{f'changed.{n}': p for n, p in learner.changed.items()},
+            **learner.outcomes.channels(),
         }
         self.figures.publish(named(values, learner.stamp_ns))
 

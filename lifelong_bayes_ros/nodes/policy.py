@@ -22,7 +22,7 @@ from ..control.deadline import Deadline
 from ..control.forecast import Forecast, forecast
 from ..control.goals import Goal
 from ..control.safety import Safety
-from ..dynamics.belief import Belief
+from ..dynamics.belief import Belief, outcome_channels
 from ..errors import UserError
 from ..learning.codec import decode_belief, decode_prior, fingerprint
 from ..memory.regimes import NEW
@@ -255,7 +255,9 @@ class Policy(BaseNode):
         self.counts['stale belief'] += act.stale
         self.conservative = _why_careful(act, belief)
         if act.spread is not None:
-            self._publish_uncertainty(act, belief)
+            command = controller.safety.last if act.command is None else act.command
+            outcomes = outcome_channels(controller.dynamics, belief, state.x, command)
+            self._publish_uncertainty(act, belief, outcomes)
         # A late plan is still being made, with the rollout that a forecast needs.
         if act.plan is not None and not act.late:
             self._publish_plan(controller, act, belief, state, past)
@@ -289,7 +291,7 @@ class Policy(BaseNode):
             self.commands.publish(command)
             self.actions.publish(action)
 
-    def _publish_uncertainty(self, act: Act, belief: Belief) -> None:
+    def _publish_uncertainty(self, act: Act, belief: Belief, outcomes: dict[str, float]) -> None:
         values = {f'{n}.mean': m for n, m in zip(self.spec.state_names, act.spread.mean)}
         for kind in ('epistemic', 'aleatoric'):
             spread = np.sqrt(getattr(act.spread, kind))
@@ -302,7 +304,7 @@ class Policy(BaseNode):
             'authority': act.authority,
             'late': act.late,
         }
-        self.uncertainty.publish(named(values, act.stamp_ns))
+        self.uncertainty.publish(named(values | outcomes, act.stamp_ns))
 
     # ------------------------------------------------------------------ safety
     def _watch(self) -> None:

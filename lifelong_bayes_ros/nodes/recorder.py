@@ -44,6 +44,7 @@ class Recorder(BaseNode):
         self.topics = [
             *topics.FIXED,
             *topics.state_topics(self.spec).values(),
+            *topics.outcome_topics(self.spec).values(),
             topics.command_topic(self.spec),
         ]
         if (goal := topics.goal_topic(self.spec)) is not None:

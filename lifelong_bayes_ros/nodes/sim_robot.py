@@ -14,7 +14,14 @@ from ..errors import UserError
 from ..experiments.schedule import Life, load_life
 from . import topics
 from .base import OK, SEED, BaseNode, Parameter, run
-from .codecs import action_from_msg, command_from_msg, json_to_msg, state_messages, to_stamp
+from .codecs import (
+    action_from_msg,
+    command_from_msg,
+    json_to_msg,
+    outcome_message,
+    state_messages,
+    to_stamp,
+)
 
 REMEMBERED = 100  # states whose answers may still come late
 RESEND = 0.5  # s of wall time without an answer after which a state is published again
@@ -56,6 +63,9 @@ class SimRobot(BaseNode):
         self.outputs = {
             source: self.advertise(topic)
             for source, topic in topics.state_topics(self.spec).items()
+        }
+        self.sensed = {
+            name: self.advertise(topic) for name, topic in topics.outcome_topics(self.spec).items()
         }
         self.clock = self.advertise(topics.CLOCK)
         self.truth = self.advertise(topics.REGIME)
@@ -150,6 +160,9 @@ class SimRobot(BaseNode):
 
     def _send(self) -> None:
         self.sent_at = time.monotonic()
+        for name, label in self.env.labels.items():
+            message = outcome_message(self.spec, name, label, self.env.stamp_ns)
+            self.sensed[name].publish(message)
         for source, message in self.messages.items():
             self.outputs[source].publish(message)
 

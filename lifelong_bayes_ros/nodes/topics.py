@@ -16,7 +16,9 @@ from sensor_msgs.msg import Imu, JointState, PointCloud2
 from std_msgs.msg import (
     Bool,
     Float32MultiArray,
+    Float64,
     Float64MultiArray,
+    Int32,
     String,
     UInt8MultiArray,
 )
@@ -82,6 +84,13 @@ GOAL_TYPES = {
     'geometry_msgs/msg/PoseStamped': PoseStamped,
     'geometry_msgs/msg/Twist': Twist,
 }
+OUTCOME_TYPES = {
+    'std_msgs/msg/Bool': Bool,
+    'std_msgs/msg/Int32': Int32,
+    'std_msgs/msg/String': String,
+    'std_msgs/msg/Float64': Float64,
+    'sensor_msgs/msg/JointState': JointState,
+}
 
 
 def state_topics(spec: RobotSpec) -> dict[str, Topic]:
@@ -89,6 +98,14 @@ def state_topics(spec: RobotSpec) -> dict[str, Topic]:
     return {
         name: Topic(source.topic, STATE_TYPES[source.type], qos.STATE_OUT, '', STATE_READERS)
         for name, source in spec.sources.items()
+    }
+
+
+def outcome_topics(spec: RobotSpec) -> dict[str, Topic]:
+    """Topic of each outcome of the robot file, as a simulated robot publishes it."""
+    return {
+        name: Topic(o.topic, OUTCOME_TYPES[o.type], qos.STATE_OUT, '', ('transition_streamer',))
+        for name, o in spec.outcomes.items()
     }
 
 

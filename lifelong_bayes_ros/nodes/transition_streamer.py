@@ -11,7 +11,13 @@ from std_srvs.srv import Trigger
 from ..robot.transitions import StateAssembler, Transition, TransitionBuilder
 from . import qos, topics
 from .base import OK, WARN, BaseNode, Parameter, run
-from .codecs import action_from_msg, json_to_msg, read_channels, transition_to_msg
+from .codecs import (
+    action_from_msg,
+    json_to_msg,
+    read_channels,
+    read_outcome,
+    transition_to_msg,
+)
 
 
 class TransitionStreamer(BaseNode):
@@ -31,6 +37,9 @@ class TransitionStreamer(BaseNode):
         self.states = self.states_before = 0
         self.output = self.advertise(topics.TRANSITION)
         self.episode = self.advertise(topics.EPISODE)
+        # Before the states: where both wait, what happened in a step is taken before its end.
+        for name, topic in topics.outcome_topics(self.spec).items():
+            self.listen(topic, partial(self._on_outcome, name), qos.SENSOR)
         for source, topic in topics.state_topics(self.spec).items():
             self.listen(topic, partial(self._on_state, source), qos.SENSOR)
         self.listen(topics.ACTION, self._on_action)
@@ -42,6 +51,7 @@ class TransitionStreamer(BaseNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         rate, self.states_before = self.states - self.states_before, self.states
         figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
+        figures |= self.builder.labels.skipped
         return (OK, 'streaming', figures) if rate else (WARN, 'no state comes in', figures)
 
     def _on_state(self, source: str, message: Any) -> None:
@@ -51,6 +61,9 @@ class TransitionStreamer(BaseNode):
         if state is not None:
             self.states += 1
             self._send(self.builder.add_state(state))
+
+    def _on_outcome(self, name: str, message: Any) -> None:
+        self.builder.labels.add(name, *read_outcome(self.spec, name, message))
 
     def _on_action(self, message: Any) -> None:
         self._send(self.builder.add_command(*action_from_msg(self.spec, message)))

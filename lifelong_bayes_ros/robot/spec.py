@@ -24,6 +24,7 @@ from .channels import DIFFERENCE, UNSTAMPED, Channel, Source, check_channels
 from .command import Action, Command, check_command
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_limits
+from .outcomes import OutcomeSource, check_outcomes
 from .section import Finite, Frame, Name, NonNegative, Positive, Section
 from .yamltext import parse_yaml
 
@@ -130,6 +131,7 @@ class RobotSpec(Section):
     goal_input: GoalInput | None = None
     cost: Cost
     planner: Planning = Planning()
+    outcomes: dict[Name, OutcomeSource] = {}
     view: View | None = None
 
     @model_validator(mode='after')
@@ -153,6 +155,7 @@ class RobotSpec(Section):
                 raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
         check_limits(self)
         check_goal_input(self)
+        check_outcomes(self)
         if self.view is not None:
             v = self.view
             shown = {v.x, v.y, v.z, v.pitch, v.heading, *v.joints} - {None}

@@ -15,6 +15,7 @@ from enum import IntFlag
 import numpy as np
 
 from ..errors import UserError
+from .outcomes import Labels
 from .spec import RobotSpec
 
 
@@ -47,7 +48,8 @@ class Transition:
     """One step: `state` [ds], `action` [da] applied from then on, `next_state` [ds], float32.
 
     `stamp_ns` is the time of `next_state`; `dt` in seconds; `sequence` counts all transitions
-    sent, so a receiver can tell how many were lost.
+    sent, so a receiver can tell how many were lost. `outcomes` holds a label for each outcome of
+    the robot file, in its order, see `robot.outcomes`.
     """
 
     state: np.ndarray
@@ -58,6 +60,7 @@ class Transition:
     flags: Flag
     sequence: int
     episode: int
+    outcomes: tuple[int, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -172,6 +175,7 @@ class TransitionBuilder:
         self.episode_length = episode_length
         self.episode = 0
         self.sequence = 0
+        self.labels = Labels(spec)  # to be given readings
         self._in_episode = 0
         self._end_requested = False
         # Where stamps are times of arrival, those of a state here and at who answers it differ.
@@ -241,6 +245,7 @@ class TransitionBuilder:
             flags,
             self.sequence,
             self.episode,
+            self.labels.take(first.stamp_ns, second.stamp_ns),
         )
         self.sequence += 1
         if transition.ends_episode:

@@ -20,7 +20,8 @@ def sizes(spec: RobotSpec) -> dict[str, int]:
     """Labels of the layout, in order, and how many numbers each has.
 
     `s`, `a`, `s_next` in the order of the robot file, `dt` in seconds, `flags` of
-    `robot.transitions.Flag`, `sequence` and `stamp` (nanoseconds) in 16-bit words.
+    `robot.transitions.Flag`, `sequence` and `stamp` (nanoseconds) in 16-bit words, and, where the
+    robot file names outcomes, `outcomes`: their labels, -1 where unknown.
     """
     ds, da = len(spec.state), len(spec.action)
     return {
@@ -32,6 +33,7 @@ def sizes(spec: RobotSpec) -> dict[str, int]:
         'sequence': 2,
         'episode': 1,
         'stamp': 4,
+        **({'outcomes': len(spec.outcomes)} if spec.outcomes else {}),
     }
 
 
@@ -46,6 +48,7 @@ def encode(transition: Transition) -> np.ndarray:
         _words(transition.sequence, 2),
         [transition.episode],
         _words(transition.stamp_ns, 4),
+        transition.outcomes,
     )
     return np.concatenate(parts, dtype=np.float32, casting='unsafe')
 
@@ -70,6 +73,7 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
         Flag(int(part['flags'][0])),
         _number(part['sequence']),
         int(part['episode'][0]),
+        tuple(map(int, part.get('outcomes', ()))),
     )
 
 

@@ -1,0 +1,198 @@
+"""Outcomes learned beside the head: predict, then learn the labels that a transition carries.
+
+One head per outcome serves all regimes. What a touch looks like in the features, or a floor,
+depends on where the robot is and what it commands more than on its own wear; labels are few, and
+what does change is unlearned by the heads' random walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..dynamics.likelihoods import Discrete
+from ..dynamics.outcome_head import OutcomeHead, channels
+from ..dynamics.outcomes import OutcomeModel
+from ..dynamics.trunk import Trunk
+from ..memory.reservoir import Sample
+from ..robot.outcomes import UNKNOWN
+from ..robot.spec import RobotSpec
+from ..robot.transitions import Transition
+from .transport import Transport
+
+DRAWS = 32  # posterior draws of every head in a Belief
+SHARE = 0.02  # of the prior that comes back when heads are carried to another trunk
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A step that labels tell about: x [ds], u [da] and a label for each outcome."""
+
+    x: np.ndarray
+    u: np.ndarray
+    labels: tuple[int, ...]
+    episode: int
+
+
+class Outcomes:
+    """Heads of all outcomes of a robot file, and the labelled steps that can be taken out again.
+
+    The last half to all of `journal` steps are kept. What is older, and what was learned before
+    the trunk changed, is in the heads for good.
+    """
+
+    def __init__(self, spec: RobotSpec, trunk: Trunk, journal: int) -> None:
+        self.classes = {n: o.classes for n, o in spec.outcomes.items()}
+        self.journal = journal
+        self.start = self.model = OutcomeModel.start(trunk, self.classes)
+        self.steps: list[Labelled] = []  # since `start`
+        self.folded: frozenset[int] = frozenset()  # episodes (partly) within `start`
+        self.seen: Mapping[str, Discrete] = {}  # what was predicted of the last step
+        self._middle: tuple[int, OutcomeModel] | None = None
+        self._heads: tuple[OutcomeModel | None, dict[str, OutcomeHead]] = (None, {})
+
+    # ------------------------------------------------------------------ one transition
+    def learn(self, transition: Transition, episode: int) -> None:
+        """Predict the outcomes of a usable transition, then learn from the labels it carries."""
+        if not self.classes:
+            return
+        x, u = transition.state, transition.action
+        self.seen = self.model.predict(x, u)
+        labels = transition.outcomes or (UNKNOWN,) * len(self.classes)
+        if any(label != UNKNOWN for label in labels):
+            self._absorb(Labelled(x, u, labels, episode))
+
+    def _absorb(self, step: Labelled) -> None:
+        if len(self.steps) - (self._middle or (0,))[0] >= max(self.journal // 2, 1):
+            self._fold()
+        self.steps.append(step)
+        self.model = self._after(self.model, step)
+
+    def _fold(self) -> None:
+        if self._middle is not None:
+            at, model = self._middle
+            self.folded |= {s.episode for s in self.steps[:at]}
+            self.start, self.steps = model, self.steps[at:]
+        self._middle = len(self.steps), self.model
+
+    def _after(self, model: OutcomeModel, step: Labelled) -> OutcomeModel:
+        named = zip(self.classes.items(), step.labels, strict=True)
+        return model.update(step.x, step.u, {n: _value(c, label) for (n, c), label in named})
+
+    # ------------------------------------------------------------------ what others may know
+    def channels(self) -> dict[str, float]:
+        """Named channels of what was predicted of the last step, its labels not yet learned."""
+        return channels(self.seen, self.classes)
+
+    def heads(self) -> dict[str, OutcomeHead]:
+        """For a Belief; made anew only where labels have come."""
+        if self._heads[0] is not self.model:
+            heads = {n: self._head(n) for n in self.classes}
+            self._heads = self.model, heads
+        return self._heads[1]
+
+    def _head(self, name: str) -> OutcomeHead:
+        posterior = self.model.heads[name].posterior
+        z = np.random.default_rng(0).standard_normal((posterior.size, DRAWS))
+        factor = posterior.factor().cpu().numpy() @ z / np.sqrt(DRAWS)
+        mean = posterior.mean.cpu().numpy().astype(np.float32)
+        return OutcomeHead(self.classes[name], mean, factor.astype(np.float32))
+
+    @property
+    def episodes(self) -> set[int]:
+        """Episodes of the steps that can be taken out."""
+        return {s.episode for s in self.steps}
+
+    def parts(self) -> list[np.ndarray]:
+        """Arrays that are equal if and only if the heads are."""
+        posteriors = [h.posterior for h in self.model.heads.values()]
+        return [a.cpu().numpy() for p in posteriors for a in (p.mean, p.covariance)]
+
+    # ------------------------------------------------------------------ memory
+    def without(self, episode: int) -> Outcomes:
+        """Heads that never saw an episode: a refit from the labels that are left, in their order.
+
+        The episode must not be among `folded`.
+        """
+        if episode not in self.episodes:
+            return self
+        return self._told(self.start, [s for s in self.steps if s.episode != episode], self.folded)
+
+    def merged(
+        self, other: Outcomes, trunk: Trunk, samples: Sequence[Sample], offset: int
+    ) -> Outcomes:
+        """As `carried`, and then taught the labels that another robot keeps."""
+        mine = self.carried(trunk, samples)
+        for step in other.steps:
+            mine._absorb(replace(step, episode=step.episode + offset))
+        return mine
+
+    def carried(self, trunk: Trunk, samples: Sequence[Sample]) -> Outcomes:
+        """The same predictions on another trunk, as far as they agree on samples.
+
+        What was learned can no longer be taken out.
+        """
+        if trunk is self.model.trunk or not self.classes:
+            return self
+        old = self.model.trunk
+        x, u = (np.array([getattr(s, k) for s in samples], float) for k in ('x', 'u'))
+        inputs = (old.encoder(x, u) - old.mean) / old.scale
+        by = Transport.between(old, trunk, inputs, np.ones(len(inputs)))
+        model = self.model.carried(trunk, by.matrix, SHARE)
+        return self._told(model, [], self.folded | self.episodes)
+
+    def _told(
+        self, start: OutcomeModel, steps: list[Labelled], folded: frozenset[int]
+    ) -> Outcomes:
+        """Another one that starts from a model and learns steps."""
+        other = object.__new__(Outcomes)
+        other.__dict__.update(self.__dict__)
+        other.start = other.model = start
+        other.steps, other.folded, other._middle = [], folded, None
+        for step in steps:
+            other.steps.append(step)
+            other.model = other._after(other.model, step)
+        return other
+
+    # ------------------------------------------------------------------ files
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON metadata that `restore` takes."""
+        models = {'now': self.model, 'start': self.start}
+        models |= {'middle': self._middle[1]} if self._middle else {}
+        arrays, meta = {}, {'folded': sorted(self.folded), 'at': self._middle and self._middle[0]}
+        for name, model in models.items():
+            parts, meta[name] = model.state()
+            arrays |= {f'{name}.{key}': part for key, part in parts.items()}
+        columns = ('x', 'u', 'labels', 'episode') if self.steps else ()
+        arrays |= {f'steps.{c}': np.array([getattr(s, c) for s in self.steps]) for c in columns}
+        return arrays, meta
+
+    def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Go on as when `state` was called, on the trunk of then."""
+        trunk = self.model.trunk
+
+        def model(name: str) -> OutcomeModel:
+            mine = {
+                k.removeprefix(f'{name}.'): a
+                for k, a in arrays.items()
+                if k.startswith(f'{name}.')
+            }
+            return OutcomeModel.from_state(trunk, mine, meta[name])
+
+        self.model, self.start = model('now'), model('start')
+        self._middle = None if meta['at'] is None else (meta['at'], model('middle'))
+        self.folded = frozenset(meta['folded'])
+        kept = [arrays.get(f'steps.{c}', ()) for c in ('x', 'u', 'labels', 'episode')]
+        self.steps = [
+            Labelled(x, u, tuple(labels.tolist()), int(episode))
+            for x, u, labels, episode in zip(*kept, strict=True)
+        ]
+
+
+def _value(classes: tuple[str, ...] | None, label: int) -> bool | str | None:
+    if label == UNKNOWN:
+        return None
+    return bool(label) if classes is None else classes[label]
