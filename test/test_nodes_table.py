@@ -14,13 +14,23 @@ from std_msgs.msg import Header
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.nodes import topics
 from lifelong_bayes_ros.nodes.base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode
-from lifelong_bayes_ros.nodes.table import SETTINGS, TABLE, parse_settings, starts
+from lifelong_bayes_ros.nodes.table import (
+    COMMON,
+    SETTINGS,
+    TABLE,
+    Common,
+    parse_common,
+    parse_settings,
+    remappings,
+    starts,
+)
 from lifelong_bayes_ros.nodes.uncertainty_viz import _ellipsoid, memory_cloud
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.spec import load_robot
 
 LAUNCH = sorted((share_dir() / 'launch').glob('*.launch.py'))
 NAMES = [entry.name for entry in TABLE]
+SIMULATED = [name for name in NAMES if name != 'player']
 DERIVED = {'lockstep', 'wait_for'}  # follow from other settings
 
 
@@ -46,7 +56,7 @@ def test_every_entry_is_a_node_that_takes_its_settings(entry):
 
 
 def test_every_setting_is_of_use():
-    used = {name for entry in TABLE for name in (*entry.settings, entry.when)}
+    used = {name for entry in TABLE for name in (*entry.settings, entry.when, entry.unless)}
     known = {setting.name for setting in SETTINGS}
     assert used - known - DERIVED == {''}
     assert known - used == {'realtime'}  # decides on lockstep
@@ -71,13 +81,13 @@ class TestStarts:
     def test_simulated_and_recorded(self):
         settings = {'robot': 'quad', 'sim': True, 'life': 'quad', 'out': 'bag', 'viz': True}
         started = {s.node.name: s.parameters for s in starts(settings)}
-        assert list(started) == NAMES
+        assert list(started) == SIMULATED
         assert started['policy']['lockstep']
         assert started['sim_robot']['lockstep']
         assert started['sim_robot']['life'] == 'quad'
         assert started['recorder']['out'] == 'bag'
         assert started['transition_streamer']['episode_length'] == 480
-        assert all(p['wait_for'].split(',') == NAMES for p in started.values())
+        assert all(p['wait_for'].split(',') == SIMULATED for p in started.values())
 
     def test_in_real_time_nobody_waits_for_an_answer(self):
         settings = {'robot': 'quad', 'sim': True, 'realtime': True}
@@ -91,6 +101,27 @@ class TestStarts:
         with pytest.raises(UserError, match='unknown life'):
             starts({'robot': 'quad', 'sim': True, 'life': 'nobody'})
 
+    def test_a_recording_takes_the_place_of_robot_and_policy(self):
+        started = {s.node.name: s.parameters for s in starts({'robot': 'quad', 'bag': 'b'})}
+        assert list(started) == ['learner', 'player']
+        assert started['player']['wait_for'] == 'learner,player'
+
+    def test_on_two_machines_each_node_starts_once_and_waits_for_all(self):
+        settings = {'robot': 'quad', 'sim': True}
+        here, there = starts(settings, 'learner'), starts(settings, '-learner')
+        everything = {s.node.name: s.parameters for s in starts(settings)}
+        assert [s.node.name for s in here] == ['learner']
+        assert 'learner' not in [s.node.name for s in there]
+        assert {s.node.name: s.parameters for s in (*here, *there)} == everything
+
+    @pytest.mark.parametrize(
+        ('nodes', 'words'),
+        [('lerner', 'unknown'), ('learner,-policy', 'do one'), ('player', 'player by bag')],
+    )
+    def test_nodes_that_cannot_be_chosen(self, nodes, words):
+        with pytest.raises(UserError, match=words):
+            starts({'robot': 'quad'}, nodes)
+
     def test_settings_from_a_command_line(self):
         texts = {'robot': 'quad', 'seed': '3', 'sim': 'true', 'max_belief_age': '0.5', 'life': ''}
         assert parse_settings(texts) == {
@@ -99,6 +130,48 @@ class TestStarts:
             'sim': True,
             'max_belief_age': 0.5,
         }
+        assert parse_settings({'state_dir': '2026', 'max_belief_age': '2'}) == {
+            'state_dir': '2026',
+            'max_belief_age': 2.0,
+        }
+
+    @pytest.mark.parametrize(
+        ('name', 'text'),
+        [
+            ('seed', '1.5'),
+            ('seed', 'true'),
+            ('sim', '1'),
+            ('rate', 'fast'),
+            ('viz', '{'),
+            ('life', ''),
+        ],
+    )
+    def test_values_of_another_kind_are_refused_by_name(self, name, text):
+        if not text:
+            assert parse_settings({name: text}) == {}
+            return
+        with pytest.raises(UserError, match=f'{name}: '):
+            parse_settings({name: text})
+
+    def test_how_nodes_are_started(self):
+        assert parse_common({s.name: '' for s in COMMON}) == Common()
+        given = parse_common({'namespace': 'floor/robot1/', 'use_sim_time': 'true'})
+        assert given.namespace == '/floor/robot1'
+        assert given.parameters == {'autostart': True, 'use_sim_time': True}
+        for name, text in (
+            ('namespace', '/1robot'),
+            ('namespace', 'a b'),
+            ('log_level', 'loud'),
+            ('params_file', 'nowhere.yaml'),
+            ('respawn', 'yes please'),
+            ('nodes', 'lerner'),
+        ):
+            with pytest.raises(UserError, match=name):
+                parse_common({name: text})
+
+    def test_only_simulated_robots_need_a_clock_of_their_own(self):
+        assert remappings('/robot1', {'sim': True}) == [('/clock', '/robot1/clock')]
+        assert remappings('/robot1', {}) == remappings('/lifelong', {'sim': True}) == []
 
 
 class TestDisplay:
@@ -171,7 +244,7 @@ class TestLaunch:
 
         include = IncludeLaunchDescription(source, launch_arguments=given.items())
         walk(LaunchDescription([include]).entities)
-        assert [node.node_name for node in found] == [f'/mine/{name}' for name in NAMES]
+        assert [node.node_name for node in found] == [f'/mine/{name}' for name in SIMULATED]
 
 
 def test_parameters_survive_the_command_line():

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 
 from ..robot.transitions import StateAssembler, Transition, TransitionBuilder
 from . import qos, topics
-from .base import OK, WARN, BaseNode, Parameter, run
+from .base import ERROR, OK, WARN, BaseNode, Parameter, run
 from .codecs import action_from_msg, check_fields, json_to_msg, read_channels, transition_to_msg
 
 
@@ -29,12 +30,19 @@ class TransitionStreamer(BaseNode):
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
         self.running: int | None = None  # episode that was announced
-        self.states = self.states_before = 0
+        self.states = self.states_before = self.skipped_before = 0
         self.output = self.advertise(topics.TRANSITION)
         self.episode = self.advertise(topics.EPISODE)
         for source, topic in topics.state_topics(self.spec).items():
-            self.listen(topic, partial(self._on_state, source), qos.SENSOR)
-        self.listen(topics.ACTION, self._on_action)
+            self.listen(
+                topic,
+                partial(self._on_state, source),
+                qos.SENSOR,
+                mend=f"start the robot's driver, or mend sources.{source} in the robot file",
+                period=self.spec.period,
+                frame=self.spec.frame if topic.type is Odometry else '',
+            )
+        self.listen(topics.ACTION, self._on_action, mend='start the policy, or enable it')
         self.serve(Trigger, '~/end_episode', self._on_end_episode)
 
     def activate(self) -> None:
@@ -43,7 +51,14 @@ class TransitionStreamer(BaseNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         rate, self.states_before = self.states - self.states_before, self.states
         figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
-        return (OK, 'streaming', figures) if rate else (WARN, 'no state comes in', figures)
+        skipped = self.assembler.skipped.total()
+        recently, self.skipped_before = skipped - self.skipped_before, skipped
+        if not rate:
+            return ERROR, 'no state comes in', figures
+        if recently > rate:
+            most = max(self.assembler.skipped, key=self.assembler.skipped.get)
+            return WARN, f'most readings are left out: {most}', figures
+        return OK, 'streaming', figures
 
     def _on_state(self, source: str, message: Any) -> None:
         state = self.assembler.update(source, *read_channels(self.spec, source, message))

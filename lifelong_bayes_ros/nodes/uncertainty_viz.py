@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,7 @@ class UncertaintyViz(BaseNode):
 
     NAME = 'uncertainty_viz'
     TASK = 'display'
-    PARAMETERS = (Parameter('rate', 5.0, 'pictures per second', 0.1, 20.0),)
+    PARAMETERS = (Parameter('rate', 5.0, 'pictures per second', 0.1, 20.0, live=True),)
 
     def configure(self) -> None:
         self.spec = self.load_spec()
@@ -51,7 +52,7 @@ class UncertaintyViz(BaseNode):
         self.memory_map = self.advertise(topics.MEMORY_MAP)
         self.inputs: list[Subscription] = []
         self.memory_input: Subscription | None = None
-        self.every(1 / self.value('rate'), self._draw)
+        self.timer = self.every(1 / self.value('rate'), self._draw)
 
     def activate(self) -> None:
         self.assembler.reset()
@@ -60,6 +61,10 @@ class UncertaintyViz(BaseNode):
         clear = Marker(action=Marker.DELETEALL)
         clear.header.frame_id = self.spec.frame
         self.markers.publish(MarkerArray(markers=[clear]))
+
+    def change(self, name: str, value: Any) -> None:
+        if name == 'rate' and hasattr(self, 'timer'):
+            self.timer.timer_period_ns = round(1e9 / value)
 
     def deactivate(self) -> None:
         self._look(False)
@@ -240,6 +245,7 @@ def _ellipsoid(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
+    os.nice(10)  # off the control path
     return run(UncertaintyViz, argv)
 
 
