@@ -244,7 +244,7 @@ class Policy(BaseNode):
             remarks.append(f'acting carefully: {self.conservative}')
         if self._lacks_goal():
             remarks.append('no goal yet: safe action')
-        if self.refusal:
+        elif self.refusal:
             remarks.append(f'goal refused, the one before is kept: {self.refusal}')
         if recent['ticks'] > FEW and recent['late plans'] > MANY * recent['ticks']:
             share = recent['late plans'] / recent['ticks']

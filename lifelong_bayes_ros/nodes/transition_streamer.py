@@ -30,7 +30,7 @@ class TransitionStreamer(BaseNode):
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
         self.running: int | None = None  # episode that was announced
-        self.states = self.states_before = self.skipped_before = 0
+        self.readings = self.states = self.states_before = self.skipped_before = 0
         self.output = self.advertise(topics.TRANSITION)
         self.episode = self.advertise(topics.EPISODE)
         for source, topic in topics.state_topics(self.spec).items():
@@ -50,7 +50,12 @@ class TransitionStreamer(BaseNode):
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         rate, self.states_before = self.states - self.states_before, self.states
-        figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
+        figures = {
+            'sent': self.builder.sequence,
+            'state rate': rate,
+            'readings': self.readings,
+            **self.assembler.skipped,
+        }
         skipped = self.assembler.skipped.total()
         recently, self.skipped_before = skipped - self.skipped_before, skipped
         if not rate:
@@ -61,6 +66,7 @@ class TransitionStreamer(BaseNode):
         return OK, 'streaming', figures
 
     def _on_state(self, source: str, message: Any) -> None:
+        self.readings += 1
         state = self.assembler.update(source, *read_channels(self.spec, source, message))
         if state is not None:
             self.states += 1

@@ -77,12 +77,12 @@ class UncertaintyViz(BaseNode):
     def _look(self, wanted: bool) -> None:
         if wanted and not self.inputs:
             self.inputs = [
-                self.listen(topic, partial(self._on_state, source), qos.SENSOR)
+                self.glance(topic, partial(self._on_state, source), qos.SENSOR)
                 for source, topic in topics.state_topics(self.spec).items()
             ]
-            self.inputs.append(self.listen(topics.PLAN, self._on_plan))
+            self.inputs.append(self.glance(topics.PLAN, self._on_plan))
             for topic in (topics.UNCERTAINTY, topics.LEARNER_STATE):
-                self.inputs.append(self.listen(topic, self._on_figures))
+                self.inputs.append(self.glance(topic, self._on_figures))
         elif self.inputs and not wanted:
             for subscription in self.inputs:
                 self.forget(subscription)
@@ -113,6 +113,7 @@ class UncertaintyViz(BaseNode):
         self._look_at_memory(self.memory_map.get_subscription_count() > 0)
         outputs = (self.markers, self.path, self.pose)
         self._look(any(output.get_subscription_count() for output in outputs))
+        self.look(self.inputs)
         state = self.assembler.last
         if not self.inputs or state is None:
             return
