@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ pytest.importorskip('rclpy')
 
 from std_msgs.msg import Header
 
+from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
-from lifelong_bayes_ros.nodes import topics
+from lifelong_bayes_ros.nodes import topics, viewers
 from lifelong_bayes_ros.nodes.base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode
 from lifelong_bayes_ros.nodes.table import (
     COMMON,
@@ -229,8 +231,14 @@ class TestLaunch:
         from launch_ros.actions import LifecycleNode
 
         source = PythonLaunchDescriptionSource(str(path))
-        given = {'seed': '7', 'sim': 'true', 'life': 'quad', 'robot': 'quad', 'viz': 'true'}
-        given |= {'out': str(tmp_path / 'bag'), 'namespace': '/mine'}
+        expected = {'monitor': [], 'replay': ['uncertainty_viz', 'recorder', 'learner', 'player']}
+        expected = expected.get(path.name.split('.')[0], SIMULATED)
+        given = {'seed': '7', 'robot': 'quad', 'viz': 'true', 'namespace': '/mine'}
+        given |= {'out': str(tmp_path / 'bag')} if expected else {}
+        if expected == SIMULATED:
+            given |= {'sim': 'true', 'life': 'quad'}
+        elif expected:
+            given |= {'bag': 'recorded'}
         context = LaunchContext()
         found = []
 
@@ -244,7 +252,79 @@ class TestLaunch:
 
         include = IncludeLaunchDescription(source, launch_arguments=given.items())
         walk(LaunchDescription([include]).entities)
-        assert [node.node_name for node in found] == [f'/mine/{name}' for name in SIMULATED]
+        assert [node.node_name for node in found] == [f'/mine/{name}' for name in expected]
+
+
+class TestUp:
+    """The same without `launch`."""
+
+    @pytest.fixture
+    def started(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(
+            'lifelong_bayes_ros.nodes.bringup.up', lambda *args: calls.append(args) or 0
+        )
+        return calls
+
+    def test_it_takes_every_argument_of_the_launch_files(self, started, tmp_path):
+        file = tmp_path / 'p.yaml'
+        file.write_text('')
+        texts = {s.name: {bool: 'true', int: '3', float: '2.5'}.get(s.kind, 'x') for s in SETTINGS}
+        texts |= {'namespace': 'a/b', 'nodes': '-learner', 'params_file': str(file)}
+        texts |= {'log_level': 'debug', 'use_sim_time': 'true', 'autostart': 'false'}
+        words = [w for k, v in texts.items() for w in (f'--{k.replace("_", "-")}', v)]
+        assert cli.main(['up', *words, '--domain-id', '5']) == 0
+        ((settings, common, domain, _),) = started
+        assert settings == parse_settings({s.name: texts[s.name] for s in SETTINGS})
+        assert common == Common('/a/b', '-learner', str(file), 'debug', True, False)
+        assert domain == 5
+
+    def test_what_it_does_alone(self, started):
+        assert cli.main(['up', '--sim']) == 0
+        settings, common, domain, _ = started[0]
+        assert settings == {'robot': 'quad', 'viz': True, 'sim': True, 'realtime': True}
+        assert common == Common()
+        assert domain is None
+
+    @pytest.mark.parametrize(
+        'words',
+        [
+            ('--seed', 'one'),
+            ('--log-level', 'loud'),
+            ('--namespace', '1'),
+            ('--params-file', 'nowhere'),
+            ('--nodes', 'lerner'),
+        ],
+    )
+    def test_a_mistake_is_named(self, started, capsys, words):
+        assert cli.main(['up', *words]) == 2
+        assert words[0].strip('-').replace('-', '_') in capsys.readouterr().err
+        assert started == []
+
+
+class TestViewers:
+    """How RViz and PlotJuggler are started."""
+
+    def test_what_is_not_installed_is_named(self, monkeypatch):
+        monkeypatch.setenv('PATH', '')
+        for words, remark in viewers.commands(Common()):
+            assert words == []
+            assert 'is not installed; sudo apt install' in remark
+
+    def test_in_another_namespace_every_topic_of_the_view_is_moved(self, monkeypatch, tmp_path):
+        monkeypatch.setenv('PATH', str(tmp_path))
+        (tmp_path / 'rviz2').touch(0o755)
+        ((words, _), _) = viewers.commands(Common(namespace='/r1'))
+        view = (share_dir() / 'config' / 'lifelong.rviz').read_text()
+        moved = dict(word.split(':=') for word in words if word.startswith('/lifelong'))
+        assert moved.keys() == set(re.findall(r'/lifelong/[\w/]+', view))
+        assert moved['/lifelong/markers'] == '/r1/markers'
+        ((words, _), _) = viewers.commands(Common())
+        assert not any(word.startswith('/lifelong') for word in words)
+
+    def test_a_view_that_is_not_there(self):
+        with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):
+            viewers.commands(Common(), rviz='nowhere.rviz')
 
 
 def test_parameters_survive_the_command_line():

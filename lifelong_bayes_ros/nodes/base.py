@@ -418,7 +418,8 @@ class BaseNode(LifecycleNode):
         """The middleware found a peer whose quality of service does not fit."""
         policy = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
         name = self.resolve_topic_name(topic.name)
-        self.skip('incompatible QoS', f'{name}: a peer offers or asks for another {policy}')
+        self.counts['incompatible QoS'] += 1
+        self.get_logger().warning(f'{name}: a peer offers or asks for another {policy}')
 
     def complaints(self) -> list[str]:
         """What is wrong with what comes in, and with who should hear what goes out."""

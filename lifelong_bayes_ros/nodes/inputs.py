@@ -14,6 +14,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from .topics import Topic, type_name
 
 WINDOW = 20  # stamps that a rate is taken from
+MISFIT = 'its quality of service does not fit'
 SLOW = 1.5  # control periods between two states from which on nothing is learned from them
 
 
@@ -108,18 +109,20 @@ def refusal(wanted: Input, writer: TopicEndpointInfo) -> str:
         return f'{who} publishes {writer.topic_type}, {expected} is expected'
     verdict, reason = qos_check_compatible(writer.qos_profile, wanted.qos)
     if verdict == QoSCompatibility.ERROR:
-        return f'the quality of service of {who} does not fit ({reason.strip()})'
+        return f'{who}: {MISFIT} ({reason.strip()})'
     return ''
 
 
 def unheard(node: Node, topic: Topic) -> str:
     """Whether a subscriber of what we publish asks for more than is offered; empty: none does."""
     name = node.resolve_topic_name(topic.name)
-    for reader in node.get_subscriptions_info_by_topic(name):
-        verdict, reason = qos_check_compatible(topic.qos, reader.qos_profile)
-        if verdict == QoSCompatibility.ERROR:
-            who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
-            return (
-                f'{who} cannot hear {name}: its quality of service does not fit ({reason.strip()})'
-            )
+    me = (node.get_namespace(), node.get_name())
+    for writer in node.get_publishers_info_by_topic(name):
+        if (writer.node_namespace, writer.node_name) != me:
+            continue
+        for reader in node.get_subscriptions_info_by_topic(name):
+            verdict, reason = qos_check_compatible(writer.qos_profile, reader.qos_profile)
+            if verdict == QoSCompatibility.ERROR:
+                who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
+                return f'{who} cannot hear {name}: {MISFIT} ({reason.strip()})'
     return ''

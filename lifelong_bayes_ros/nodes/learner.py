@@ -21,7 +21,7 @@ from ..learning.learner import Event, Learner, LearnerConfig
 from ..learning.store import STATE, load_state, save_state
 from ..memory.sensitivity import memory_map
 from . import topics
-from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
+from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_from_msg
 from .disk import check_writable, room
 
@@ -61,7 +61,6 @@ class LearnerNode(BaseNode):
         self.learner.learning = self.value('learning')
         self.expected: int | None = None  # sequence number of the next transition
         self.lost = self.lost_before = 0
-        self.unsaved = ''  # why the posterior could not be kept
         self.trunk = self.advertise(topics.TRUNK)
         self.head = self.advertise(topics.HEAD)
         self.memory = self.advertise(topics.MEMORY)
@@ -81,7 +80,7 @@ class LearnerNode(BaseNode):
 
     def deactivate(self) -> None:
         if self.folder is not None:
-            self._try_to_save()
+            self._save()
         if self.learner.background is not None:
             self.learner.background.close()
 
@@ -103,17 +102,14 @@ class LearnerNode(BaseNode):
             **learner.skipped,
         }
         recently, self.lost_before = self.lost - self.lost_before, self.lost
-        low = ''
-        if self.folder is not None:
-            figures['disk free MB'], low = room(self.folder)
-        if self.unsaved:
-            return ERROR, self.unsaved, figures
         if recently:
             return WARN, f'{recently} transitions were lost on the way just now', figures
-        if low:
-            return WARN, low, figures
         if learner.guarded:
             return WARN, 'guard: acting on the nominal model', figures
+        if self.folder is not None:
+            figures['disk free MB'], low = room(self.folder)
+            if low:
+                return WARN, low, figures
         return OK, 'learning' if learner.learning else 'learning is off', figures
 
     # ------------------------------------------------------------------ start
@@ -197,7 +193,7 @@ class LearnerNode(BaseNode):
             if event.event == 'consolidated':
                 self.memory_due = True
                 if self.folder is not None:  # so that a crash costs one episode at most
-                    self._try_to_save()
+                    self._save()
 
     def _publish_event(self, event: Event) -> None:
         self.events.publish(event_to_msg(event.event, event.stamp_ns, event.step, event.detail))
@@ -248,29 +244,9 @@ class LearnerNode(BaseNode):
         if self.active and changed:
             self._event('learning', on=learning)
 
-    def _try_to_save(self) -> None:
-        """Save; where that fails, go on: what was saved before is still whole."""
-        try:
-            self._save()
-        except UserError as error:
-            self.get_logger().error(str(error))
-
     def _save(self) -> str:
-        """Save, and return the digest.
-
-        Raises:
-            UserError: it could not be written.
-        """
         started = time.perf_counter()
-        try:
-            save_state(self.learner, self.folder)
-        except OSError as error:
-            self.unsaved = (
-                f'the posterior is not saved to {self.folder} ({error.strerror}): make room or '
-                'mend its permissions, then call ~/save; what was saved before is kept'
-            )
-            raise UserError(self.unsaved) from None
-        self.unsaved = ''
+        save_state(self.learner, self.folder)
         digest = self.learner.digest()
         seconds = round(time.perf_counter() - started, 3)
         self._event('saved', digest=digest, folder=str(self.folder), seconds=seconds)

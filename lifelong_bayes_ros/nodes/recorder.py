@@ -21,9 +21,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from ..errors import UserError
 from . import topics
-from .base import ERROR, OK, WARN, BaseNode, Parameter, run
-from .disk import check_writable, room
-from .topics import Topic, type_name
+from .base import OK, BaseNode, Parameter, run
+from .topics import Topic
 
 DEPTH = 1000  # messages that may wait while the disk is busy
 
@@ -42,8 +41,6 @@ class Recorder(BaseNode):
             raise UserError(
                 f'parameter out: {str(self.out)!r} must be a folder that does not exist'
             )
-        check_writable(self.out.absolute().parent, 'out')
-        self.fault = ''  # why nothing is written any more
         self.topics = [
             *topics.FIXED,
             *topics.state_topics(self.spec).values(),
@@ -72,36 +69,20 @@ class Recorder(BaseNode):
 
     def deactivate(self) -> None:
         """The bag is complete: recording again takes a new folder."""
-        try:
-            self.writer.close()
-        except OSError as error:
-            self._give_up(error)
+        self.writer.close()
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        free, low = room(self.out)
-        figures = {'messages': self.written, 'disk free MB': free}
-        if self.fault:
-            return ERROR, self.fault, figures
-        return (WARN, low, figures) if low else (OK, f'recording to {self.out}', figures)
+        return OK, f'recording to {self.value("out")}', {'messages': self.written}
 
     def _write(self, topic: str, message: bytes) -> None:
-        if self.fault:
-            self.counts['not recorded'] += 1
-            return
-        stamp_ns = self.get_clock().now().nanoseconds
-        try:
-            self.writer.write(self.connections[topic], stamp_ns, message)
-        except OSError as error:
-            self._give_up(error)
-            return
+        self.writer.write(self.connections[topic], self.get_clock().now().nanoseconds, message)
         self.written += 1
 
-    def _give_up(self, error: OSError) -> None:
-        self.fault = (
-            f'recording to {self.out} has ended ({error.strerror or error}): make room, then '
-            'start the recorder with another folder; what was written before can be read'
-        )
-        self.get_logger().error(self.fault)
+
+def type_name(topic: Topic) -> str:
+    """ROS name of the type of a topic, e.g. std_msgs/msg/String."""
+    package = topic.type.__module__.split('.')[0]
+    return f'{package}/msg/{topic.type.__name__}'
 
 
 def _wanted(topic: Topic) -> QoSProfile:
