@@ -5,6 +5,9 @@ PYTHON ?= python3
 # Without `ros` (its wheels are for Linux on x86_64 only), all but the nodes works.
 EXTRAS ?= ros,sim,test
 ARGS ?=
+# What else pip installs, and what pins it: Kilted's wheels come in this way.
+WHEELS :=
+PINS := constraints.txt
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +19,10 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH 
 	_ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test bench lint clean
+.PHONY: help venv demo test test-kilted bench lint clean
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.* ## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo "  ARGS='...'      passed on to demo, test (pytest) and bench"
 	@echo "  PYTHON=...      the interpreter a new $(VENV) is made with (now: $(PYTHON))"
@@ -32,6 +35,15 @@ demo: $(INSTALLED) ## a robot learns, forgets nothing and says when it is unsure
 
 test: lint ## style and every test
 	$(BIN)/python -m pytest test $(ARGS)
+
+test-kilted: build/kilted.txt ## the tests of the nodes on ROS 2 Kilted, in .venv-kilted
+	$(MAKE) venv VENV=.venv-kilted EXTRAS=sim,test WHEELS='-r test/kilted.txt' PINS=$<
+	.venv-kilted/bin/python -m pytest $(wildcard test/test_nodes_*.py) $(ARGS)
+
+# All but the wheels of Jazzy.
+build/kilted.txt: constraints.txt
+	@mkdir -p $(@D)
+	grep -v '^ros-' $< > $@
 
 bench: $(INSTALLED) ## every published number again, resumably, into BENCHMARKS.md
 	$(BIN)/lifelong-bayes bench all $(ARGS)
@@ -46,7 +58,7 @@ clean: ## remove what builds and tests leave; .venv and results (out/) stay
 
 # The stamp comes last, so the next call takes up an interrupted installation: pip keeps what it had
 # finished, once that which it had only begun (no INSTALLER yet) is out of its sight.
-$(INSTALLED): setup.py constraints.txt pyproject.toml
+$(INSTALLED): setup.py pyproject.toml $(PINS)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 			echo "'$(PYTHON)' is no Python 3.10 or newer. Name one that is:" \
@@ -57,5 +69,5 @@ $(INSTALLED): setup.py constraints.txt pyproject.toml
 			exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	@find $(VENV) -name '*.dist-info' -prune ! -exec test -e '{}/INSTALLER' ';' -exec rm -r {} +
-	$(BIN)/python -m pip install -e '.[$(EXTRAS)]' -c constraints.txt
+	$(BIN)/python -m pip install -e '.[$(EXTRAS)]' $(WHEELS) -c $(PINS)
 	@touch $@

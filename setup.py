@@ -6,7 +6,15 @@ from setuptools import find_packages, setup
 
 NAME = 'lifelong_bayes_ros'
 SIM = 'lifelong_bayes_ros_sim'
-NODES = ('sim_robot', 'transition_streamer', 'learner', 'policy', 'uncertainty_viz', 'recorder')
+NODES = (
+    'sim_robot',
+    'transition_streamer',
+    'learner',
+    'policy',
+    'uncertainty_viz',
+    'recorder',
+    'player',
+)
 
 # The pip wheels of ROS 2 Jazzy. A distribution's parts only fit each other, and an unpinned rclpy
 # is a later distribution's. On a robot, apt's ROS takes this extra's place.

@@ -1,50 +1,55 @@
 """All nodes beside a robot: `ros2 launch lifelong_bayes_ros robot.launch.py robot:=my_robot.yaml`.
 
 Everything that is not given keeps the default of the node. `params_file` is read last but loses to
-what is given here, so write its parameters under `/**:`.
+what is given here, so write its parameters under `/**:`. On two machines: `nodes:=learner` on the
+one, `nodes:=-learner` on the other.
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
 
-from lifelong_bayes_ros.nodes.table import NAMESPACE, PACKAGE, SETTINGS, parse_settings, starts
-
-OWN = {
-    'params_file': 'YAML file of parameters; write them under `/**:`',
-    'namespace': f'namespace of all nodes (default {NAMESPACE})',
-    'log_level': 'debug, info, warn, error or fatal',
-    'respawn': 'true: start a node again that died',
-}
+from lifelong_bayes_ros.nodes import table
+from lifelong_bayes_ros.nodes.table import COMMON, SETTINGS
 
 
 def nodes(context: LaunchContext) -> list[LifecycleNode]:
     """The nodes of the table that these arguments ask for."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in OWN}
-    texts = {s.name: LaunchConfiguration(s.name).perform(context) for s in SETTINGS}
-    files = [given['params_file']] if given['params_file'] else []
+    given = {s.name: LaunchConfiguration(s.name).perform(context) for s in (*SETTINGS, *COMMON)}
+    settings = table.parse_settings({s.name: given[s.name] for s in SETTINGS})
+    common = table.parse_common({s.name: given[s.name] for s in COMMON})
     return [
         LifecycleNode(
-            package=PACKAGE,
+            package=table.PACKAGE,
             executable=start.node.executable,
             name=start.node.name,
-            namespace=given['namespace'] or NAMESPACE,
-            parameters=[*files, {'autostart': True, **start.parameters}],
-            ros_arguments=['--log-level', given['log_level'] or 'info'],
-            respawn=given['respawn'] == 'true',
+            namespace=common.namespace,
+            parameters=[
+                *filter(None, [common.params_file]),
+                typed(common.parameters | start.parameters),
+            ],
+            remappings=table.remappings(common.namespace, settings),
+            ros_arguments=['--log-level', common.log_level],
+            respawn=common.respawn,
             respawn_delay=1.0,
+            on_exit=[Shutdown()] if start.parameters.get('shutdown_at_end') else [],
             output='screen',
         )
-        for start in starts(parse_settings(texts))
+        for start in table.starts(settings, common.nodes)
     ]
+
+
+def typed(values: dict) -> dict:
+    """As they are; `launch` would take a text that looks like a number for one."""
+    return {name: ParameterValue(value, value_type=type(value)) for name, value in values.items()}
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
-    described = {s.name: s.description for s in SETTINGS} | OWN
     arguments = [
-        DeclareLaunchArgument(name, default_value='', description=text)
-        for name, text in described.items()
+        DeclareLaunchArgument(s.name, default_value='', description=s.description)
+        for s in (*SETTINGS, *COMMON)
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])

@@ -201,8 +201,13 @@ def replay(args: argparse.Namespace) -> int:
 def up(args: argparse.Namespace) -> int:
     """Start the nodes where there is no `launch`."""
     from .nodes.bringup import up as start
+    from .nodes.table import COMMON, SETTINGS, parse_common, parse_settings
 
-    return start(args.robot, args.sim, args.seed, args.state_dir, args.domain_id)
+    texts = {s.name: getattr(args, s.name) or '' for s in (*SETTINGS, *COMMON)}
+    texts['realtime'] = texts['realtime'] or texts['sim']
+    common = parse_common({s.name: texts[s.name] for s in COMMON})
+    settings = parse_settings({s.name: texts[s.name] for s in SETTINGS})
+    return start(settings, common, args.domain_id, Path(args.logs))
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -251,8 +256,13 @@ def bench_stream(args: argparse.Namespace) -> int:
     return deliver(report, args.json)
 
 
+UP_DEFAULTS = {'robot': 'quad', 'viz': 'true'}
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    from .nodes.table import COMMON, SETTINGS
+
     top = argparse.ArgumentParser(
         prog='lifelong-bayes',
         description='A robot that learns its own dynamics while it works, knows what it does not '
@@ -341,16 +351,31 @@ def parser() -> argparse.ArgumentParser:
     robot_commands.register(command)
 
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
-    sub.add_argument('--robot', default='quad', help='robot name or robot file')
-    sub.add_argument('--sim', action='store_true', help='start the simulated robot too')
-    sub.add_argument('--seed', type=int, default=0)
-    sub.add_argument('--state-dir', default='', help='folder to keep the posterior in')
+    for setting in (*SETTINGS, *COMMON):
+        flag = {'nargs': '?', 'const': 'true'} if setting.kind is bool else {}
+        sub.add_argument(
+            f'--{setting.name.replace("_", "-")}',
+            default=UP_DEFAULTS.get(setting.name),
+            help=setting.description,
+            **flag,
+        )
+    sub.add_argument('--logs', default='out/up', help='folder of the logs (default out/up)')
     sub.add_argument('--domain-id', type=int, help='ROS domain (default: ROS_DOMAIN_ID)')
 
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
         'what',
-        choices=['loop', 'memory', 'optimizer', 'quality', 'realtime', 'safety', 'stream', 'all'],
+        choices=[
+            'loop',
+            'memory',
+            'optimizer',
+            'quality',
+            'realtime',
+            'ros',
+            'safety',
+            'stream',
+            'all',
+        ],
         help='what to measure; `all` adds lives of all robots, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
     )

@@ -66,10 +66,14 @@ def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tin
         np.testing.assert_allclose(act.command, first.actions[tick], atol=1e-6)
         assert act.spread is not None
     assert slow.begun == 2  # no plan is begun beside one that is running
-    for _ in range(QUAD.safe_action.ticks):
+    for _ in range(QUAD.safe_action.ticks + 3):  # a late tick is never silent
         tick += 1
         np.testing.assert_allclose(timed.act(state(tick), belief).command, QUAD.neutral, rtol=1e-6)
-    assert timed.act(state(tick + 1), belief).command is None
+    slow.controller.safety.stop('by an operator')
+    for _ in range(QUAD.safe_action.ticks):
+        assert slow.controller.safety.safe_action() is not None
+    assert slow.controller.safety.safe_action() is None  # but a stop ends in silence
+    slow.controller.safety.enable()
     slow.gate.set()
     timed.settle()
     timed.seconds = 30.0

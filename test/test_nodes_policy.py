@@ -67,6 +67,22 @@ def test_a_head_of_another_trunk_is_left_out_when_a_trunk_arrives(policy, tiny_p
     assert policy.controller is not None
 
 
+def test_until_a_new_trunk_has_its_head_the_old_one_answers(policy, tiny_prior):
+    believe(policy, tiny_prior)
+    old, dynamics = policy.belief, tiny_prior.dynamics
+    changed = replace(tiny_prior, dynamics=replace(dynamics, scale=2 * dynamics.scale))
+    policy._on_trunk(bytes_to_msg(encode_prior(changed)))
+    assert policy.belief is old
+    np.testing.assert_array_equal(policy.controller.dynamics.scale, dynamics.scale)
+    late = encode_belief(Learner(tiny_prior).belief(), fingerprint(tiny_prior))
+    policy._on_belief(bytes_to_msg(late))  # a last one of the old trunk
+    np.testing.assert_array_equal(policy.controller.dynamics.scale, dynamics.scale)
+    head = encode_belief(Learner(changed).belief(), fingerprint(changed))
+    policy._on_belief(bytes_to_msg(head))
+    np.testing.assert_array_equal(policy.controller.dynamics.scale, 2 * dynamics.scale)
+    assert policy.prior_id == fingerprint(changed)
+
+
 # ---------------------------------------------------------------------- acting
 PERIOD = QUAD.period_ns
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,16 +12,27 @@ pytest.importorskip('rclpy')
 
 from std_msgs.msg import Header
 
+from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
-from lifelong_bayes_ros.nodes import topics
+from lifelong_bayes_ros.nodes import topics, viewers
 from lifelong_bayes_ros.nodes.base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode
-from lifelong_bayes_ros.nodes.table import SETTINGS, TABLE, parse_settings, starts
+from lifelong_bayes_ros.nodes.table import (
+    COMMON,
+    SETTINGS,
+    TABLE,
+    Common,
+    parse_common,
+    parse_settings,
+    remappings,
+    starts,
+)
 from lifelong_bayes_ros.nodes.uncertainty_viz import _ellipsoid, memory_cloud
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.spec import load_robot
 
 LAUNCH = sorted((share_dir() / 'launch').glob('*.launch.py'))
 NAMES = [entry.name for entry in TABLE]
+SIMULATED = [name for name in NAMES if name != 'player']
 DERIVED = {'lockstep', 'wait_for'}  # follow from other settings
 
 
@@ -46,7 +58,7 @@ def test_every_entry_is_a_node_that_takes_its_settings(entry):
 
 
 def test_every_setting_is_of_use():
-    used = {name for entry in TABLE for name in (*entry.settings, entry.when)}
+    used = {name for entry in TABLE for name in (*entry.settings, entry.when, entry.unless)}
     known = {setting.name for setting in SETTINGS}
     assert used - known - DERIVED == {''}
     assert known - used == {'realtime'}  # decides on lockstep
@@ -71,13 +83,13 @@ class TestStarts:
     def test_simulated_and_recorded(self):
         settings = {'robot': 'quad', 'sim': True, 'life': 'quad', 'out': 'bag', 'viz': True}
         started = {s.node.name: s.parameters for s in starts(settings)}
-        assert list(started) == NAMES
+        assert list(started) == SIMULATED
         assert started['policy']['lockstep']
         assert started['sim_robot']['lockstep']
         assert started['sim_robot']['life'] == 'quad'
         assert started['recorder']['out'] == 'bag'
         assert started['transition_streamer']['episode_length'] == 480
-        assert all(p['wait_for'].split(',') == NAMES for p in started.values())
+        assert all(p['wait_for'].split(',') == SIMULATED for p in started.values())
 
     def test_in_real_time_nobody_waits_for_an_answer(self):
         settings = {'robot': 'quad', 'sim': True, 'realtime': True}
@@ -91,6 +103,27 @@ class TestStarts:
         with pytest.raises(UserError, match='unknown life'):
             starts({'robot': 'quad', 'sim': True, 'life': 'nobody'})
 
+    def test_a_recording_takes_the_place_of_robot_and_policy(self):
+        started = {s.node.name: s.parameters for s in starts({'robot': 'quad', 'bag': 'b'})}
+        assert list(started) == ['learner', 'player']
+        assert started['player']['wait_for'] == 'learner,player'
+
+    def test_on_two_machines_each_node_starts_once_and_waits_for_all(self):
+        settings = {'robot': 'quad', 'sim': True}
+        here, there = starts(settings, 'learner'), starts(settings, '-learner')
+        everything = {s.node.name: s.parameters for s in starts(settings)}
+        assert [s.node.name for s in here] == ['learner']
+        assert 'learner' not in [s.node.name for s in there]
+        assert {s.node.name: s.parameters for s in (*here, *there)} == everything
+
+    @pytest.mark.parametrize(
+        ('nodes', 'words'),
+        [('lerner', 'unknown'), ('learner,-policy', 'do one'), ('player', 'player by bag')],
+    )
+    def test_nodes_that_cannot_be_chosen(self, nodes, words):
+        with pytest.raises(UserError, match=words):
+            starts({'robot': 'quad'}, nodes)
+
     def test_settings_from_a_command_line(self):
         texts = {'robot': 'quad', 'seed': '3', 'sim': 'true', 'max_belief_age': '0.5', 'life': ''}
         assert parse_settings(texts) == {
@@ -99,6 +132,48 @@ class TestStarts:
             'sim': True,
             'max_belief_age': 0.5,
         }
+        assert parse_settings({'state_dir': '2026', 'max_belief_age': '2'}) == {
+            'state_dir': '2026',
+            'max_belief_age': 2.0,
+        }
+
+    @pytest.mark.parametrize(
+        ('name', 'text'),
+        [
+            ('seed', '1.5'),
+            ('seed', 'true'),
+            ('sim', '1'),
+            ('rate', 'fast'),
+            ('viz', '{'),
+            ('life', ''),
+        ],
+    )
+    def test_values_of_another_kind_are_refused_by_name(self, name, text):
+        if not text:
+            assert parse_settings({name: text}) == {}
+            return
+        with pytest.raises(UserError, match=f'{name}: '):
+            parse_settings({name: text})
+
+    def test_how_nodes_are_started(self):
+        assert parse_common({s.name: '' for s in COMMON}) == Common()
+        given = parse_common({'namespace': 'floor/robot1/', 'use_sim_time': 'true'})
+        assert given.namespace == '/floor/robot1'
+        assert given.parameters == {'autostart': True, 'use_sim_time': True}
+        for name, text in (
+            ('namespace', '/1robot'),
+            ('namespace', 'a b'),
+            ('log_level', 'loud'),
+            ('params_file', 'nowhere.yaml'),
+            ('respawn', 'yes please'),
+            ('nodes', 'lerner'),
+        ):
+            with pytest.raises(UserError, match=name):
+                parse_common({name: text})
+
+    def test_only_simulated_robots_need_a_clock_of_their_own(self):
+        assert remappings('/robot1', {'sim': True}) == [('/clock', '/robot1/clock')]
+        assert remappings('/robot1', {}) == remappings('/lifelong', {'sim': True}) == []
 
 
 class TestDisplay:
@@ -156,8 +231,14 @@ class TestLaunch:
         from launch_ros.actions import LifecycleNode
 
         source = PythonLaunchDescriptionSource(str(path))
-        given = {'seed': '7', 'sim': 'true', 'life': 'quad', 'robot': 'quad', 'viz': 'true'}
-        given |= {'out': str(tmp_path / 'bag'), 'namespace': '/mine'}
+        expected = {'monitor': [], 'replay': ['uncertainty_viz', 'recorder', 'learner', 'player']}
+        expected = expected.get(path.name.split('.')[0], SIMULATED)
+        given = {'seed': '7', 'robot': 'quad', 'viz': 'true', 'namespace': '/mine'}
+        given |= {'out': str(tmp_path / 'bag')} if expected else {}
+        if expected == SIMULATED:
+            given |= {'sim': 'true', 'life': 'quad'}
+        elif expected:
+            given |= {'bag': 'recorded'}
         context = LaunchContext()
         found = []
 
@@ -171,7 +252,79 @@ class TestLaunch:
 
         include = IncludeLaunchDescription(source, launch_arguments=given.items())
         walk(LaunchDescription([include]).entities)
-        assert [node.node_name for node in found] == [f'/mine/{name}' for name in NAMES]
+        assert [node.node_name for node in found] == [f'/mine/{name}' for name in expected]
+
+
+class TestUp:
+    """The same without `launch`."""
+
+    @pytest.fixture
+    def started(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(
+            'lifelong_bayes_ros.nodes.bringup.up', lambda *args: calls.append(args) or 0
+        )
+        return calls
+
+    def test_it_takes_every_argument_of_the_launch_files(self, started, tmp_path):
+        file = tmp_path / 'p.yaml'
+        file.write_text('')
+        texts = {s.name: {bool: 'true', int: '3', float: '2.5'}.get(s.kind, 'x') for s in SETTINGS}
+        texts |= {'namespace': 'a/b', 'nodes': '-learner', 'params_file': str(file)}
+        texts |= {'log_level': 'debug', 'use_sim_time': 'true', 'autostart': 'false'}
+        words = [w for k, v in texts.items() for w in (f'--{k.replace("_", "-")}', v)]
+        assert cli.main(['up', *words, '--domain-id', '5']) == 0
+        ((settings, common, domain, _),) = started
+        assert settings == parse_settings({s.name: texts[s.name] for s in SETTINGS})
+        assert common == Common('/a/b', '-learner', str(file), 'debug', True, False)
+        assert domain == 5
+
+    def test_what_it_does_alone(self, started):
+        assert cli.main(['up', '--sim']) == 0
+        settings, common, domain, _ = started[0]
+        assert settings == {'robot': 'quad', 'viz': True, 'sim': True, 'realtime': True}
+        assert common == Common()
+        assert domain is None
+
+    @pytest.mark.parametrize(
+        'words',
+        [
+            ('--seed', 'one'),
+            ('--log-level', 'loud'),
+            ('--namespace', '1'),
+            ('--params-file', 'nowhere'),
+            ('--nodes', 'lerner'),
+        ],
+    )
+    def test_a_mistake_is_named(self, started, capsys, words):
+        assert cli.main(['up', *words]) == 2
+        assert words[0].strip('-').replace('-', '_') in capsys.readouterr().err
+        assert started == []
+
+
+class TestViewers:
+    """How RViz and PlotJuggler are started."""
+
+    def test_what_is_not_installed_is_named(self, monkeypatch):
+        monkeypatch.setenv('PATH', '')
+        for words, remark in viewers.commands(Common()):
+            assert words == []
+            assert 'is not installed; sudo apt install' in remark
+
+    def test_in_another_namespace_every_topic_of_the_view_is_moved(self, monkeypatch, tmp_path):
+        monkeypatch.setenv('PATH', str(tmp_path))
+        (tmp_path / 'rviz2').touch(0o755)
+        ((words, _), _) = viewers.commands(Common(namespace='/r1'))
+        view = (share_dir() / 'config' / 'lifelong.rviz').read_text()
+        moved = dict(word.split(':=') for word in words if word.startswith('/lifelong'))
+        assert moved.keys() == set(re.findall(r'/lifelong/[\w/]+', view))
+        assert moved['/lifelong/markers'] == '/r1/markers'
+        ((words, _), _) = viewers.commands(Common())
+        assert not any(word.startswith('/lifelong') for word in words)
+
+    def test_a_view_that_is_not_there(self):
+        with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):
+            viewers.commands(Common(), rviz='nowhere.rviz')
 
 
 def test_parameters_survive_the_command_line():

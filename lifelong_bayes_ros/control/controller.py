@@ -109,7 +109,8 @@ class Controller:
                 outlook = self._outlook(belief, state, wanted, past, spread, stale)
             command = self.safety.check(wanted, outlook, state.stamp_ns)
         else:
-            command = self.safety.safe_action()
+            # Planning is late, nothing else is wrong: an answer to each state all the same.
+            command = self.safe_action(state, belief, counted=False)
         if command is None:
             spread = None
         elif spread is None or not np.array_equal(command, wanted):
@@ -118,14 +119,18 @@ class Controller:
         authority = self.safety.authority if plan is not None else 0.0
         return Act(state.stamp_ns, command, plan, spread, stale, seconds, late, authority)
 
-    def safe_action(self, state: State, belief: Belief) -> np.ndarray | None:
-        """The safe action in a state, which the Belief may help to brake with."""
+    def safe_action(self, state: State, belief: Belief, counted: bool = True) -> np.ndarray | None:
+        """The safe action in a state, which the Belief may help to brake with.
+
+        `counted`: as one of its ticks, after which silence follows.
+        """
         if not self.safety.needs_outlook:
-            return self.safety.safe_action()
+            return self.safety.safe_action(counted=counted)
         last, past, stale = self.safety.last, np.array(self.past), self._stale(state, belief)
         belief = self._believed(state, belief)
         spread = self._predict(belief, state, last, past)
-        return self.safety.safe_action(self._outlook(belief, state, last, past, spread, stale))
+        outlook = self._outlook(belief, state, last, past, spread, stale)
+        return self.safety.safe_action(outlook, counted)
 
     def take_up(self, plan: Plan) -> None:
         """Let a plan that came late be the last one, for ticks whose own is late."""

@@ -27,8 +27,10 @@ class Safety:
         self.spec = spec
         self.interventions: Counter[str] = Counter()
         self.stopped = ''  # why, while an emergency stop holds
+        self.fault = ''  # why the last command must not be acted on; empty: it may
         self.authority = 1.0  # share of the command's range granted at the last check
         self._limiter = Limiter(spec)
+        self.narrow(spec.action_low, spec.action_high)
         self._fence = Fence(spec)
         self._neutral = spec.neutral.astype(np.float32).astype(float)
         self.reset()
@@ -45,6 +47,14 @@ class Safety:
         if not self.stopped:
             self._unsafe_ticks = 0
         self.stopped = reason
+
+    def narrow(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Let an operator hold commands within low and high [da], inside the robot file's range.
+
+        Where the last command is beyond, it comes back as fast as slew and jerk limits allow.
+        Limits of the state outrank it, and so does the safe action.
+        """
+        self._operator = (np.asarray(low, float), np.asarray(high, float))
 
     def enable(self) -> None:
         """End a stop and begin anew."""
@@ -77,14 +87,16 @@ class Safety:
     def _check(
         self, wanted: np.ndarray, outlook: Outlook | None, stamp_ns: int | None
     ) -> np.ndarray | None:
-        fault = self._fault(wanted, outlook, stamp_ns)
+        self.fault = fault = self._fault(wanted, outlook, stamp_ns)
         if self.stopped or fault:
             self.interventions['stopped' if self.stopped else fault] += 1
             return self.safe_action(outlook)
         self._unsafe_ticks = 0
         target = np.asarray(wanted, float)
         self.interventions.update(k for k, v in self._limiter.changed(target).items() if v)
-        target = self._within_authority(target)
+        narrowed = np.clip(target, *self._operator)
+        self._note('range of the operator', narrowed, target)
+        target = self._within_authority(narrowed)
         low, high = self._limiter.window()
         target = np.clip(target, low, high)
         if outlook is not None and self._fence:
@@ -93,9 +105,14 @@ class Safety:
             target = kept
         return self._send(target)
 
-    def safe_action(self, outlook: Outlook | None = None) -> np.ndarray | None:
-        """The robot file's safe action, or None once its ticks are used up: then stay silent."""
-        self._unsafe_ticks += 1
+    def safe_action(
+        self, outlook: Outlook | None = None, counted: bool = True
+    ) -> np.ndarray | None:
+        """The robot file's safe action, or None once its ticks are used up: then stay silent.
+
+        Not `counted` where nothing is unsafe but that a plan is late: then it goes on.
+        """
+        self._unsafe_ticks += counted
         if self._unsafe_ticks > self.spec.safe_action.ticks:
             self._limiter.rest()
             return None

@@ -49,6 +49,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_realtime import HZ, realtime_report
 
         return realtime_report(status, HZ if hz is None else hz)
+    if what == 'ros':
+        from .bench_ros import ros_report
+
+        return ros_report(status)
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report
@@ -70,6 +74,7 @@ COMMANDS = {
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',
+    'ros': 'lifelong-bayes bench ros',
     'safety': 'lifelong-bayes bench safety',
     'stream': 'lifelong-bayes bench stream',
 }
@@ -130,7 +135,7 @@ def bench_loop(robot: str, status: Status) -> list[dict[str, Any]]:
             'steps': STEPS,
         }
         with Bringup(settings, Path(folder), private=True) as bringup:
-            truths, figures = _listen(bringup)
+            truths, figures = listen_to(bringup)
             status('starting the nodes', 0.0)
             bringup.start()
             moved_at = time.monotonic()
@@ -175,7 +180,7 @@ def bench_loop(robot: str, status: Status) -> list[dict[str, Any]]:
     ]
 
 
-def _listen(bringup: Any) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+def listen_to(bringup: Any) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
     """What the simulated robot and the diagnostics say, as it comes in."""
     from ..nodes import topics
 

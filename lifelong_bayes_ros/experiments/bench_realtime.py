@@ -71,7 +71,7 @@ def _measure(spec: RobotSpec, steps: int, busy: int, status: Status) -> dict[str
     commands: list[tuple[int, np.ndarray]] = []
     figures: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        robot, life = _files(Path(folder), spec, steps)
+        robot, life = robot_and_life(Path(folder), spec, steps)
         settings = {'robot': robot, 'life': life, 'sim': True, 'realtime': True, 'steps': steps}
         with Bringup(settings, Path(folder) / 'logs', private=True) as bringup:
 
@@ -111,7 +111,7 @@ def _measure(spec: RobotSpec, steps: int, busy: int, status: Status) -> dict[str
     }
 
 
-def _files(folder: Path, spec: RobotSpec, steps: int) -> tuple[str, str]:
+def robot_and_life(folder: Path, spec: RobotSpec, steps: int) -> tuple[str, str]:
     """The robot at its rate, and its own life stretched over so many steps."""
     robot, life = folder / 'robot.yaml', load_life(ROBOT)
     robot.write_text(spec.dump())

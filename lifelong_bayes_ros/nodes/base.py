@@ -9,8 +9,9 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -22,6 +23,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import (
@@ -35,16 +37,24 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
 from . import topics
-from .table import NAMESPACE
+from .inputs import Input, unheard
+from .table import NAMESPACE, parameter_names
 from .topics import Topic
 
 RECORDER = 'recorder'  # hears everything
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
-OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PATIENCE = 3.0  # s that a publisher may take to be found by DDS
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,21 @@ ACK_SECONDS = 0.5
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+class Unserved(CallbackGroup):
+    """For subscriptions that the executor passes by: see `BaseNode.glance`."""
+
+    def can_execute(self, entity: Any) -> bool:
+        """Never."""
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Never."""
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing was begun."""
+
+
 class BaseNode(LifecycleNode):
     """A lifecycle node that hears and publishes nothing unless it is active.
 
@@ -100,9 +125,14 @@ class BaseNode(LifecycleNode):
         self.counts: Counter[str] = Counter()
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []
         self._offered: list[tuple[Topic, Publisher]] = []
+        self._inputs: dict[Subscription, Input] = {}
+        self._unserved = Unserved()
+        self._complaints: set[str] = set()  # those in force, each logged once
+        self._refused = ''  # why the parameter that was set last was refused
         for row in (ROBOT, AUTOSTART, WAIT_FOR, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._name_unknown_parameters()
         self._diagnostics = self.create_lifecycle_publisher(
             topics.DIAGNOSTICS.type, topics.DIAGNOSTICS.name, topics.DIAGNOSTICS.qos
         )
@@ -144,7 +174,15 @@ class BaseNode(LifecycleNode):
 
     def advertise(self, topic: Topic) -> Publisher:
         """Publisher of a topic; silent while the node is not active."""
-        publisher = self.create_lifecycle_publisher(topic.type, topic.name, topic.qos)
+        publisher = self.create_lifecycle_publisher(
+            topic.type,
+            topic.name,
+            topic.qos,
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=partial(self._on_misfit, topic) if not topic.readers else None,
+                use_default_callbacks=False,
+            ),
+        )
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
         self._offered.append((topic, publisher))
         return publisher
@@ -155,16 +193,21 @@ class BaseNode(LifecycleNode):
         callback: Callable[[Any], None],
         qos: QoSProfile | None = None,
         raw: bool = False,
+        **expected: Any,
     ) -> Subscription:
         """Subscribe to a topic.
 
         Messages that come while the node is not active are dropped, but for latched ones: these
-        come only once.
+        come only once. `expected`: `mend`, `period` and `frame` of `inputs.Input`, for what must
+        come in; what is wrong with it is then said in the log and on `/diagnostics`.
         """
         profile = qos or topic.qos
         latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        entry = Input(topic, profile, **expected)
+        saw = entry.saw
 
         def receive(message: Any) -> None:
+            saw(message)
             if not (self.active or latched):
                 return
             try:
@@ -172,13 +215,54 @@ class BaseNode(LifecycleNode):
             except UserError as error:
                 self.skip(f'bad message on {topic.name}', str(error))
 
-        subscription = self.create_subscription(topic.type, topic.name, receive, profile, raw=raw)
+        # An event handler costs the executor time in every round: only what comes from others than
+        # our own nodes has one. The graph tells of the rest, see `Input`.
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=partial(self._on_misfit, topic) if not topic.node else None,
+            use_default_callbacks=False,
+        )
+        subscription = self.create_subscription(
+            topic.type, topic.name, receive, profile, raw=raw, event_callbacks=events
+        )
+        self._owned.append((self.destroy_subscription, subscription))
+        self._inputs[subscription] = entry
+        return subscription
+
+    def glance(
+        self, topic: Topic, callback: Callable[[Any], None], qos: QoSProfile | None = None
+    ) -> Subscription:
+        """Subscribe to a topic of which only the newest message matters, when `look` asks for it.
+
+        Messages that nobody looks at cost no Python: at 5 Hz of 100 that is most of the work.
+        """
+        profile = qos or topic.qos
+        subscription = self.create_subscription(
+            topic.type,
+            topic.name,
+            callback,
+            QoSProfile(depth=1, reliability=profile.reliability, durability=profile.durability),
+            callback_group=self._unserved,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
 
+    def look(self, subscriptions: Iterable[Subscription]) -> None:
+        """Hand the newest message of each subscription of `glance` to its callback."""
+        for subscription in subscriptions:
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            if taken is None:
+                continue
+            try:
+                subscription.callback(taken[0])
+            except UserError as error:
+                self.skip(f'bad message on {subscription.topic_name}', str(error))
+
     def forget(self, subscription: Subscription) -> None:
-        """End a subscription of `listen`."""
+        """End a subscription of `listen` or `glance`."""
         self._owned.remove((self.destroy_subscription, subscription))
+        self._inputs.pop(subscription, None)
         self.destroy_subscription(subscription)
 
     def serve(self, kind: type, name: str, answer: Callable[[Any], tuple[bool, str]]) -> None:
@@ -196,16 +280,16 @@ class BaseNode(LifecycleNode):
         service = self.create_service(kind, name, respond)
         self._owned.append((self.destroy_service, service))
 
-    def every(self, seconds: float, callback: Callable[[], None]) -> None:
+    def every(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back at this interval of wall time while the node is active."""
 
         def tick() -> None:
             if self.active:
                 callback()
 
-        self._owned.append(
-            (self.destroy_timer, self.create_timer(seconds, tick, clock=self.steady))
-        )
+        timer = self.create_timer(seconds, tick, clock=self.steady)
+        self._owned.append((self.destroy_timer, timer))
+        return timer
 
     def skip(self, reason: str, detail: str) -> None:
         """Count something that was left out, and say so now and then."""
@@ -225,6 +309,8 @@ class BaseNode(LifecycleNode):
         """Lifecycle transition; see `activate`."""
         super().on_activate(state)
         self.active = True
+        for entry in self._inputs.values():
+            entry.begin()
         result = self._attempt(self._start)
         if result != TransitionCallbackReturn.SUCCESS:
             self.active = False
@@ -281,6 +367,9 @@ class BaseNode(LifecycleNode):
         except UserError as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
+        except OSError as error:
+            self.get_logger().error(f'{error}; mend the file, its folder or its permissions')
+            return TransitionCallbackReturn.FAILURE
         except Exception:
             # rclpy would drop it without a word.
             self.get_logger().fatal(traceback.format_exc())
@@ -292,25 +381,72 @@ class BaseNode(LifecycleNode):
             destroy(entity)
         self._owned.clear()
         self._offered.clear()
+        self._inputs.clear()
+        self._complaints.clear()
 
     # ------------------------------------------------------------------ parameters, diagnostics
     def _on_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
-        live = {row.name for row in self.PARAMETERS if row.live}
+        fixed = {'use_sim_time', *(row.name for row in self.PARAMETERS if not row.live)}
         try:
             for parameter in parameters:
-                if parameter.name in live:
+                if parameter.name not in fixed:
                     self.change(parameter.name, parameter.value)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """As every node does, and say in the log and on `/diagnostics` what is refused."""
+        result = super().set_parameters_atomically(parameter_list)
+        names = ', '.join(p.name for p in parameter_list)
+        self._refused = '' if result.successful else f'{names}: {result.reason}'
+        if self._refused:
+            self.get_logger().warning(f'parameter refused, the old value is kept: {self._refused}')
+        return result
+
+    def _name_unknown_parameters(self) -> None:
+        """A parameter that no node has would be ignored without a word."""
+        known = parameter_names() | set(self._parameters) | {'use_sim_time'}
+        for name in self._parameter_overrides:
+            if name not in known and not name.startswith(('qos_overrides.', 'start_type')):
+                self.get_logger().warning(
+                    f'parameter {name} is unknown and ignored; this node has '
+                    f'{", ".join(sorted(p.name for p in self.PARAMETERS))}'
+                )
+
+    def _on_misfit(self, topic: Topic, event: Any) -> None:
+        """The middleware found a peer whose quality of service does not fit."""
+        policy = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
+        name = self.resolve_topic_name(topic.name)
+        self.counts['incompatible QoS'] += 1
+        self.get_logger().warning(f'{name}: a peer offers or asks for another {policy}')
+
+    def complaints(self) -> list[str]:
+        """What is wrong with what comes in, and with who should hear what goes out."""
+        found = [entry.complaint(self, PATIENCE) for entry in self._inputs.values()]
+        if self.counts['incompatible QoS']:
+            found += [unheard(self, topic) for topic, _ in self._offered if not topic.readers]
+        return [text for text in found if text]
+
     def _report(self) -> None:
         if not self.active:
             return
         level, message, figures = self.diagnose()
+        complaints = self.complaints()
+        for text in complaints:
+            if text not in self._complaints:
+                self.get_logger().warning(text)
+        self._complaints = set(complaints)
+        if complaints:
+            level = max(level, WARN)
+            message = '; '.join([message, *complaints])
+        if self._refused:
+            figures = {**figures, 'parameter refused last': self._refused}
+        space = self.get_namespace()
+        name = f'{self.get_name()}: {self.TASK}'
         status = DiagnosticStatus(
             level=level,
-            name=f'{self.get_name()}: {self.TASK}',
+            name=name if space == NAMESPACE else f'{space.strip("/")}/{name}',
             message=message,
             hardware_id=self.value('robot'),
             values=[

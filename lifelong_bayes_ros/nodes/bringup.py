@@ -27,7 +27,7 @@ from rclpy.task import Future
 
 from ..errors import UserError
 from .base import PARENT
-from .table import NAMESPACE, Start, starts
+from .table import Common, Start, remappings, starts
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
@@ -47,6 +47,7 @@ class Bringup:
         logs: Path,
         domain_id: int | None = None,
         private: bool = False,
+        common: Common | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -55,8 +56,11 @@ class Bringup:
             logs: folder for one log file per node.
             domain_id: ROS domain; the environment's if not given.
             private: use a domain of its own on this machine only, unlike a robot's.
+            common: how the nodes are started.
         """
-        self.starts = starts(settings)
+        self.common = common = common or Common()
+        self.starts = starts(settings, common.nodes)
+        self._moved = remappings(common.namespace, settings)
         self.logs = logs
         self.processes: dict[str, subprocess.Popen] = {}
         self.exit_codes: dict[str, int] = {}  # of processes that have ended
@@ -79,7 +83,9 @@ class Bringup:
         self.context = Context()
         with environment(PRIVATE if private else {}):
             self.context.init(domain_id=domain_id)
-            self.node = rclpy.create_node('bringup', namespace=NAMESPACE, context=self.context)
+            self.node = rclpy.create_node(
+                'bringup', namespace=common.namespace, context=self.context
+            )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Client] = {}
@@ -97,7 +103,7 @@ class Bringup:
 
     # ------------------------------------------------------------------ start
     def start(self) -> None:
-        """Start all processes; returns when every node is active.
+        """Start all processes; returns when every node is active, or with `autostart` off at once.
 
         Raises:
             UserError: a node died or could not be configured or activated; says why.
@@ -105,6 +111,8 @@ class Bringup:
         self.logs.mkdir(parents=True, exist_ok=True)
         for start in self.starts:
             self._launch(start)
+        if not self.common.autostart:
+            return
         names = [start.node.name for start in self.starts]
         self._transition(names, Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
         for name in names:
@@ -117,6 +125,8 @@ class Bringup:
             UserError: as for `start`.
         """
         self._launch(next(start for start in self.starts if start.node.name == name))
+        if not self.common.autostart:
+            return
         self._transition([name], Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
         self._activate(name)
 
@@ -125,8 +135,15 @@ class Bringup:
         self._active.add(name)
 
     def _launch(self, start: Start) -> None:
-        arguments = [f'{key}:={json.dumps(value)}' for key, value in start.parameters.items()]
-        arguments = [word for argument in arguments for word in ('-p', argument)]
+        moved = [('__ns', self.common.namespace), *self._moved]
+        # Brought up by services here, in order, so not by the nodes themselves.
+        parameters = {**self.common.parameters, 'autostart': False, **start.parameters}
+        arguments = ['--log-level', self.common.log_level]
+        arguments += [word for a, b in moved for word in ('-r', f'{a}:={b}')]
+        if self.common.params_file:
+            arguments += ['--params-file', self.common.params_file]
+        for key, value in parameters.items():
+            arguments += ['-p', f'{key}:={json.dumps(value)}']
         with (self.logs / f'{start.node.name}.log').open('ab') as log:
             self.processes[start.node.name] = subprocess.Popen(
                 [sys.executable, '-m', start.node.module, '--ros-args', *arguments],
@@ -176,7 +193,7 @@ class Bringup:
 
     def _client(self, kind: type, service: str) -> Client:
         if service not in self._clients:
-            self._clients[service] = self.node.create_client(kind, f'{NAMESPACE}/{service}')
+            self._clients[service] = self.node.create_client(kind, service)
         return self._clients[service]
 
     def _wait(
@@ -299,10 +316,8 @@ def claim_domain() -> tuple[int, IO]:
 
 
 def up(
-    robot: str,
-    sim: bool = False,
-    seed: int = 0,
-    state_dir: str = '',
+    settings: Mapping[str, Any],
+    common: Common,
     domain_id: int | None = None,
     logs: Path = Path('out/up'),
 ) -> int:
@@ -311,17 +326,22 @@ def up(
     Raises:
         UserError: a node cannot be started.
     """
-    settings: dict[str, Any] = {'robot': robot, 'seed': seed, 'viz': True}
-    settings |= {'sim': True, 'realtime': True} if sim else {}
-    settings |= {'state_dir': state_dir} if state_dir else {}
-    with Bringup(settings, logs, domain_id) as bringup:
-        print(f'starting in ROS domain {bringup.domain_id}; logs in {logs}', flush=True)
+    with Bringup(settings, logs, domain_id, common=common) as bringup:
+        print(
+            f'starting in ROS domain {bringup.domain_id}, namespace {common.namespace}; '
+            f'logs in {logs}',
+            flush=True,
+        )
         try:
             bringup.start()
-            print('all nodes are active; Ctrl-C ends them', flush=True)
+            how = 'active' if common.autostart else 'started, for you to configure and activate'
+            print(f'all nodes are {how}; Ctrl-C ends them', flush=True)
             while True:
                 bringup.spin(0.5)
                 for name in list(bringup.watch()):
+                    if bringup.exit_codes[name] == 0 and settings.get('shutdown_at_end'):
+                        print(f'{name} has come to its end', flush=True)
+                        return 0
                     print(f'{bringup.obituary(name)}\nstarting it again', file=sys.stderr)
                     bringup.restart(name)
         except KeyboardInterrupt:

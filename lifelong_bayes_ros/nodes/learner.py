@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool, Trigger
 
 from ..dynamics.model import Prior
@@ -22,6 +24,7 @@ from ..memory.sensitivity import memory_map
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_from_msg
+from .disk import check_writable, room
 
 torch.set_num_threads(1)
 
@@ -48,6 +51,8 @@ class LearnerNode(BaseNode):
     def configure(self) -> None:
         self.spec = self.load_spec()
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
+        if self.folder is not None:
+            check_writable(self.folder, 'state_dir')
         self.learner = self._new_learner()
         if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
             raise UserError(
@@ -57,13 +62,13 @@ class LearnerNode(BaseNode):
         self._check_outcomes()
         self.learner.learning = self.value('learning')
         self.expected: int | None = None  # sequence number of the next transition
-        self.lost = 0
+        self.lost = self.lost_before = 0
         self.trunk = self.advertise(topics.TRUNK)
         self.head = self.advertise(topics.HEAD)
         self.memory = self.advertise(topics.MEMORY)
         self.figures = self.advertise(topics.LEARNER_STATE)
         self.events = self.advertise(topics.EVENT)
-        self.listen(topics.TRANSITION, self._on_transition)
+        self.listen(topics.TRANSITION, self._on_transition, mend='start transition_streamer')
         self.serve(Trigger, '~/consolidate', self._on_consolidate)
         self.serve(Trigger, '~/save', self._on_save)
         self.serve(Trigger, '~/reset', self._on_reset)
@@ -82,8 +87,8 @@ class LearnerNode(BaseNode):
             self.learner.background.close()
 
     def change(self, name: str, value: Any) -> None:
-        if hasattr(self, 'learner'):
-            self.learner.learning = value
+        if name == 'learning' and hasattr(self, 'learner'):
+            self._switch(value)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         learner, background = self.learner, self.learner.background
@@ -98,17 +103,20 @@ class LearnerNode(BaseNode):
             **({} if background is None else {'trunk not done in time': background.abandoned}),
             **learner.skipped,
         }
-        if self.lost:
-            return WARN, f'{self.lost} transitions were lost on the way', figures
+        recently, self.lost_before = self.lost - self.lost_before, self.lost
+        if recently:
+            return WARN, f'{recently} transitions were lost on the way just now', figures
         if learner.guarded:
             return WARN, 'guard: acting on the nominal model', figures
+        if self.folder is not None:
+            figures['disk free MB'], low = room(self.folder)
+            if low:
+                return WARN, low, figures
         return OK, 'learning' if learner.learning else 'learning is off', figures
 
     # ------------------------------------------------------------------ start
     def _new_learner(self) -> Learner:
-        device = self.value('device')
-        if device == 'auto':
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = usable_device(self.value('device'))
         if self.folder is not None and self.value('resume') and (self.folder / STATE).exists():
             learner = load_state(self.folder, device, self.value('lockstep'))
             self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
@@ -240,9 +248,15 @@ class LearnerNode(BaseNode):
         return True, f'what {old.step} transitions taught is forgotten'
 
     def _on_set_learning(self, request: SetBool.Request) -> tuple[bool, str]:
-        self.learner.learning = request.data
-        self._event('learning', on=request.data)
+        # The parameter says what is so, whoever changed it; it does the rest.
+        self.set_parameters([RosParameter('learning', value=request.data)])
         return True, 'learning is ' + ('on' if request.data else 'off')
+
+    def _switch(self, learning: bool) -> None:
+        changed = self.learner.learning != learning
+        self.learner.learning = learning
+        if self.active and changed:
+            self._event('learning', on=learning)
 
     def _save(self) -> str:
         started = time.perf_counter()
@@ -257,8 +271,28 @@ class LearnerNode(BaseNode):
         self._publish_event(Event(name, learner.stamp_ns, learner.step, detail))
 
 
+def usable_device(name: str) -> str:
+    """The device of a parameter: cpu, cuda, cuda:1, ..., or auto.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    kind, _, number = name.partition(':')
+    if name != 'cpu' and (kind != 'cuda' or (number and not number.isdigit())):
+        raise UserError(f'parameter device: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
+    if kind == 'cuda' and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'parameter device: {name} is not there, torch {torch.__version__} sees '
+            f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
+        )
+    return name
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
+    os.nice(5)  # the policy beside it comes first
     return run(LearnerNode, argv)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import SetBool
 
@@ -23,12 +24,13 @@ from ..control.forecast import Forecast, forecast
 from ..control.goals import Goal
 from ..control.safety import Safety
 from ..dynamics.belief import Belief, outcome_channels
+from ..dynamics.model import Dynamics
 from ..errors import UserError
 from ..learning.codec import decode_belief, decode_prior, fingerprint
 from ..memory.regimes import NEW
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
-from .base import OK, SEED, WARN, BaseNode, Parameter, run
+from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import (
     action_to_msg,
     command_to_msg,
@@ -41,6 +43,8 @@ from .goals import read_goal
 
 torch.set_num_threads(1)
 
+LIMITS = 'limits.'  # prefix of the parameters of the operator's ranges
+MANY, FEW = 0.1, 5  # share of late plans from which on it is said, of more ticks than a few
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -56,9 +60,20 @@ class Policy(BaseNode):
     TASK = 'control'
     PARAMETERS = (
         Parameter('lockstep', False, 'wait for the belief that knows of a state'),
-        Parameter('max_belief_age', 1.0, 'seconds after which a belief is stale', 0.0, 3600.0),
+        Parameter(
+            'max_belief_age', 1.0, 'seconds after which a belief is stale', 0.0, 3600.0, True
+        ),
         Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
-        Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0),
+        Parameter('enabled', True, 'false: stop as ~/estop does; true: as ~/enable', live=True),
+        Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0, True),
+        Parameter(
+            'beta',
+            -1.0,
+            'weight of epistemic spread in the cost of a plan; -1: that of the robot file',
+            -1.0,
+            1e3,
+            live=True,
+        ),
         SEED,
     )
 
@@ -72,8 +87,12 @@ class Policy(BaseNode):
         self.prior_id = ''
         self.belief: Belief | None = None
         self.newest_head: Any = None  # message, kept until its trunk is here
+        self.next_trunk: tuple[str, Dynamics] | None = None  # kept until its head is here
+        self.own_beta: float | None = None  # the planner's, before a parameter changed it
         self.seconds: deque[float] = deque(maxlen=200)
         self.tick_seconds: deque[float] = deque(maxlen=6000)  # with publishing
+        self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
+        self._offer_limits()
         self._forget()
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
@@ -83,16 +102,17 @@ class Policy(BaseNode):
         for source, topic in topics.state_topics(self.spec).items():
             # Of states that came in while the process could not run only the newest is answered.
             wanted = qos.SENSOR if self.lockstep else NEWEST
-            self.listen(topic, partial(self._on_state, source), wanted)
+            mend = f"start the robot's driver, or mend sources.{source} in the robot file"
+            self.listen(topic, partial(self._on_state, source), wanted, mend=mend)
         self.listen(topics.TRUNK, self._on_trunk)
-        self.listen(topics.HEAD, self._on_belief)
+        self.listen(topics.HEAD, self._on_belief, mend='start the learner')
         self.listen(topics.ESTOP, self._on_estop)
         goal_topic = topics.goal_topic(self.spec)
         if goal_topic is not None:
             self.listen(goal_topic, self._on_goal)
         self.serve(SetBool, '~/enable', self._on_enable)
-        if not self.lockstep:
-            self.every(self.spec.period, self._watch)
+        # Put off by every state: it costs a round of the executor only where none comes.
+        self.watchdog = None if self.lockstep else self.every(self.spec.max_age, self._watch)
 
     def activate(self) -> None:
         self._forget()
@@ -100,6 +120,68 @@ class Policy(BaseNode):
             self.safety.enable()
         else:
             self.safety.stop('not enabled yet')
+        self._tell_enabled()
+
+    def change(self, name: str, value: Any) -> None:
+        if name.startswith(LIMITS):
+            self._narrow({name: value})
+        if not hasattr(self, 'controller'):
+            return  # taken up when configured
+        if name == 'enabled' and self.active and value == bool(self.safety.stopped):
+            self._enable(value, 'stopped by the parameter enabled')
+        if self.controller is not None:
+            if name == 'max_belief_age':
+                self.controller.max_belief_age = value
+            if name == 'beta':
+                self._weigh(value)
+
+    def _weigh(self, beta: float) -> None:
+        """Give the planner its weight of epistemic spread."""
+        planner = self.controller.planner
+        if not hasattr(planner, 'beta'):
+            if beta >= 0:
+                raise UserError(f'beta {beta:g}: this planner does not weigh spread; leave it -1')
+            return
+        if self.own_beta is None:
+            self.own_beta = planner.beta
+        planner.beta = beta if beta >= 0 else self.own_beta
+
+    def _tell_enabled(self) -> None:
+        """Let the parameter `enabled` say what is so, whoever changed it."""
+        if self.value('enabled') == bool(self.safety.stopped):
+            self.set_parameters([RosParameter('enabled', value=not self.safety.stopped)])
+
+    # ------------------------------------------------------------------ limits of the operator
+    def _offer_limits(self) -> None:
+        """Parameters that narrow the range of each action, inside that of the robot file."""
+        for action in self.spec.action:
+            for end, default in (('low', action.low), ('high', action.high)):
+                row = Parameter(
+                    f'{LIMITS}{action.name}.{end}',
+                    float(default),
+                    f'{end}est command of {action.name} in {action.unit}, inside the robot file',
+                    action.low,
+                    action.high,
+                    live=True,
+                )
+                if not self.has_parameter(row.name):
+                    self.declare_parameter(row.name, row.default, row.descriptor())
+        self._narrow({})
+
+    def _narrow(self, news: dict[str, float]) -> None:
+        ends = {'low': [], 'high': []}
+        for action in self.spec.action:
+            for end, values in ends.items():
+                name = f'{LIMITS}{action.name}.{end}'
+                known = self.value(name) if self.has_parameter(name) else getattr(action, end)
+                values.append(news.get(name, known))
+            low, high, rest = ends['low'][-1], ends['high'][-1], action.neutral
+            if not low <= rest <= high:
+                raise UserError(
+                    f'{LIMITS}{action.name}: {low:g} to {high:g} {action.unit} must contain the '
+                    f'neutral command {rest:g}'
+                )
+        self.safety.narrow(np.array(ends['low']), np.array(ends['high']))
 
     def _forget(self) -> None:
         """Begin anew, but with the belief at hand."""
@@ -108,6 +190,7 @@ class Policy(BaseNode):
         self._follow(None)
         self.refusal = ''  # why the goal that came last was refused
         self.conservative = ''  # why authority is held down
+        self.silence = ''  # why the last tick ended without a command
         self.held: State | None = None  # in lockstep: the state that waits for its belief
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
@@ -136,23 +219,36 @@ class Policy(BaseNode):
             **{f'skipped: {k}': v for k, v in self.assembler.skipped.items()},
             **{f'intervened: {k}': v for k, v in self.safety.interventions.items()},
         }
+        recent = self.counts - self.counted
+        self.counted = self.counts.copy()
+        if self.belief is not None and self.belief.stamp_ns and self.assembler.last is not None:
+            age = (self.assembler.last.stamp_ns - self.belief.stamp_ns) * 1e-9
+            figures['belief age s'] = f'{age:.3f}'
         if self.refusal:
             figures['goal refused last'] = self.refusal
         if self.safety.stopped:
             figures['why stopped'] = self.safety.stopped
             return WARN, 'stopped; call ~/enable to go on', figures
+        if time.monotonic() - self.heard_at > self.spec.max_age:
+            return ERROR, 'no state comes in', figures
         if self.controller is None or self.belief is None:
             return WARN, 'no belief yet', figures
-        if time.monotonic() - self.heard_at > self.spec.max_age:
-            return WARN, 'no state comes in', figures
+        if self.silence:
+            return ERROR, f'no command is sent: {self.silence}', figures
+        remarks = []
         if self.belief.mode == 'nominal':
-            return WARN, 'guard: acting on the nominal model', figures
+            remarks.append('guard: acting on the nominal model')
         if self.conservative:
-            return WARN, f'acting carefully: {self.conservative}', figures
+            remarks.append(f'acting carefully: {self.conservative}')
         if self._lacks_goal():
-            return WARN, 'no goal yet: safe action', figures
-        if self.refusal:
-            return WARN, f'goal refused, the one before is kept: {self.refusal}', figures
+            remarks.append('no goal yet: safe action')
+        elif self.refusal:
+            remarks.append(f'goal refused, the one before is kept: {self.refusal}')
+        if recent['ticks'] > FEW and recent['late plans'] > MANY * recent['ticks']:
+            share = recent['late plans'] / recent['ticks']
+            remarks.append(f'{share:.0%} of the plans come late: plan less, or more slowly')
+        if remarks:
+            return WARN, '; '.join(remarks), figures
         return OK, 'acting', figures
 
     def _percentiles(self, *percent: float) -> list[tuple[float, float]]:
@@ -168,21 +264,22 @@ class Policy(BaseNode):
             return
         prior_id = fingerprint(prior)
         if prior_id == self.prior_id:  # the learner was started again
+            self.next_trunk = None
             return
         # Goal, cost and limits are those of the robot file here, not of the one pre-trained with.
         dynamics = replace(dynamics, spec=self.spec)
-        self.prior_id = prior_id
-        self.belief = None
         if self.controller is None:
+            self.prior_id = prior_id
             age = self.value('max_belief_age')
             self.controller = Controller(dynamics, self.value('seed'), age, self.safety)
             self.controller.aim(self.goal)
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period
                 self.deadline = Deadline(self.controller, seconds)
+            self._weigh(self.value('beta'))
         else:
-            self._settle()
-            self.controller.adopt(dynamics)
+            # Until its head is here, too, the old trunk and its belief answer.
+            self.next_trunk = (prior_id, dynamics)
         if self.newest_head is not None:
             # The small head may overtake its large trunk; one of the old trunk is of no use.
             with suppress(UserError):
@@ -196,7 +293,16 @@ class Policy(BaseNode):
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
         first = self.belief is None
-        self.belief = decode_belief(data, self.prior_id, 'belief/head')
+        try:
+            self.belief = decode_belief(data, self.prior_id, 'belief/head')
+        except UserError:
+            if self.next_trunk is None:
+                raise
+            prior_id, dynamics = self.next_trunk
+            self.belief = decode_belief(data, prior_id, 'belief/head')
+            self._settle()
+            self.controller.adopt(dynamics)
+            self.prior_id, self.next_trunk = prior_id, None
         if first and self.deadline is not None:
             self._settle()
             self.deadline.warm(self.belief)
@@ -213,6 +319,7 @@ class Policy(BaseNode):
         state = self.assembler.update(source, stamp_ns, values)
         if state is not None:
             self.heard_at = time.monotonic()
+            self._put_off()
             self.held = state
             self._act_if_due()
         elif self.lockstep and last is not None and stamp_ns == last.stamp_ns:
@@ -248,7 +355,10 @@ class Policy(BaseNode):
         self.tick_seconds.append(time.perf_counter() - self.tick_at)
         self.counts['ticks'] += 1
         self.planned |= act.plan is not None
-        self.counts['late, silent'] += act.late and act.command is None and self.planned
+        self.silence = self.safety.fault if act.command is None else ''
+        if act.late and act.command is None and self.planned:
+            self.counts['late, silent'] += 1
+            self.counts[f'silent: {self.silence}'] += 1
         self.seconds.append(act.seconds)
         self.counts['late'] += act.seconds > self.spec.period
         self.counts['late plans'] += act.late
@@ -307,8 +417,20 @@ class Policy(BaseNode):
         self.uncertainty.publish(named(values | outcomes, act.stamp_ns))
 
     # ------------------------------------------------------------------ safety
+    def _put_off(self) -> None:
+        """Let the watchdog wait for `max_age` from now on."""
+        if self.watchdog is not None:
+            self._pace(self.spec.max_age)
+            self.watchdog.reset()
+
+    def _pace(self, seconds: float) -> None:
+        nanoseconds = round(1e9 * seconds)
+        if self.watchdog.timer_period_ns != nanoseconds:
+            self.watchdog.timer_period_ns = nanoseconds
+
     def _watch(self) -> None:
         if time.monotonic() - self.heard_at > self.spec.max_age:
+            self._pace(self.spec.period)
             last = self.assembler.last
             self._send_safe(last.stamp_ns if last else 0, self.safety.safe_action())
 
@@ -320,14 +442,19 @@ class Policy(BaseNode):
     def _on_estop(self, message: Any) -> None:
         if message.data and not self.safety.stopped:
             self._stop('stopped by estop')
+            self._tell_enabled()
 
     def _on_enable(self, request: SetBool.Request) -> tuple[bool, str]:
-        if not request.data:
-            self._stop('stopped by ~/enable')
-            return True, 'stopped'
-        self._begin()
-        self.safety.enable()
-        return True, 'acting'
+        self._enable(request.data, 'stopped by ~/enable')
+        self._tell_enabled()
+        return True, 'acting' if request.data else 'stopped'
+
+    def _enable(self, wanted: bool, reason: str) -> None:
+        if wanted:
+            self._begin()
+            self.safety.enable()
+        else:
+            self._stop(reason)
 
     def _stop(self, reason: str) -> None:
         self.get_logger().warning(reason)
@@ -364,7 +491,7 @@ class Policy(BaseNode):
 def _why_careful(act: Act, belief: Belief) -> str:
     if act.stale:
         return 'the belief is stale'
-    if act.authority >= 1.0:
+    if act.plan is None or act.authority >= 1.0:
         return ''
     known = act.spread is None or belief.regimes.get(NEW, 0.0) < 0.5
     return 'far from what it was trained on' if known else 'in an unknown regime'
@@ -376,7 +503,7 @@ def _spread_table(ahead: Forecast) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
-    sys.setswitchinterval(5e-4)  # s; the planner's thread must not keep an answer waiting
+    sys.setswitchinterval(2e-4)  # s; the planner's thread must not keep an answer waiting
     return run(Policy, argv)
 
 

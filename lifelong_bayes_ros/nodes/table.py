@@ -5,12 +5,15 @@ Plain data without ROS: launch files, `bringup` and the command line all start n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..errors import UserError
 from ..experiments.schedule import load_life
 
 PACKAGE = 'lifelong_bayes_ros'
@@ -23,6 +26,26 @@ class Setting:
 
     name: str
     description: str
+    kind: type = str
+
+    def parse(self, text: str) -> Any:
+        """The value of a text that is not empty.
+
+        Raises:
+            UserError: none of this kind.
+        """
+        if self.kind is str:
+            return text
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = None
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.kind:
+            wanted = {bool: 'true or false', int: 'a whole number', float: 'a number'}[self.kind]
+            raise UserError(f'{self.name}: {text!r} is not {wanted}')
+        return value
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,7 @@ class NodeEntry:
     name: str
     settings: tuple[str, ...]
     when: str = ''  # setting without which it is not started
+    unless: str = ''  # setting with which it is not
 
     @property
     def module(self) -> str:
@@ -54,29 +78,65 @@ class Start:
 
 SETTINGS = (
     Setting('robot', 'shipped robot by name, or path of a robot file'),
-    Setting('seed', 'seed of every random number'),
+    Setting('seed', 'seed of every random number', int),
     Setting(
         'prior', 'prior file (.safetensors); not set: pre-trained in simulation, else from scratch'
     ),
     Setting('state_dir', 'folder that keeps the posterior from run to run'),
-    Setting('resume', 'false: do not go on from what state_dir holds'),
+    Setting('resume', 'false: do not go on from what state_dir holds', bool),
     Setting('device', 'where the learner computes: cpu, cuda or auto'),
-    Setting('learning', 'false: predict and publish only'),
-    Setting('episode_length', 'transitions per episode; not set: that of the life'),
-    Setting('max_belief_age', 'seconds after which the policy takes a belief for stale'),
-    Setting('enabled_at_start', 'false: act only after a call of policy/enable'),
-    Setting('plan_rate_hz', 'most plans that the policy publishes per second'),
+    Setting('learning', 'false: predict and publish only', bool),
+    Setting('episode_length', 'transitions per episode; not set: that of the life', int),
+    Setting('max_belief_age', 'seconds after which the policy takes a belief for stale', float),
+    Setting('enabled_at_start', 'false: act only after a call of policy/enable', bool),
+    Setting('rate', 'pictures per second for RViz', float),
+    Setting('plan_rate_hz', 'most plans that the policy publishes per second', float),
     Setting('out', 'new folder that everything is recorded in; not set: no recording'),
-    Setting('viz', 'true: publish what RViz shows'),
-    Setting('sim', 'true: start the simulated robot'),
+    Setting('viz', 'true: publish what RViz shows', bool),
+    Setting('sim', 'true: start the simulated robot', bool),
     Setting('life', 'life of hidden shifts for the simulated robot: shipped name or file'),
-    Setting('steps', 'control steps that the simulated robot runs'),
-    Setting('realtime', 'true: the simulated robot follows the wall clock, not lockstep'),
-    Setting('shutdown_at_end', 'true: the simulated robot ends after its last step'),
+    Setting('steps', 'control steps that the simulated robot runs', int),
+    Setting('realtime', 'true: the simulated robot follows the wall clock, not lockstep', bool),
+    Setting('shutdown_at_end', 'true: end with the simulated robot or the bag', bool),
+    Setting('bag', 'recording that is played in the place of a robot'),
+    Setting('speed', 'seconds of the recording played per second', float),
 )
 
+COMMON = (
+    Setting('namespace', f'namespace of all nodes; not set: {NAMESPACE}'),
+    Setting('nodes', 'which nodes start here, comma-separated; -learner: all but that'),
+    Setting('params_file', 'YAML file of parameters; write them under `/**:`'),
+    Setting('log_level', 'debug, info, warn, error or fatal; not set: info'),
+    Setting('use_sim_time', 'true: time is what /clock says', bool),
+    Setting('autostart', 'false: leave configuring and activating to you', bool),
+    Setting('respawn', 'true: start a node again that died', bool),
+)
+"""How all nodes are started, whatever they do."""
+
+LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
+
+
+@dataclass(frozen=True)
+class Common:
+    """The values of `COMMON`."""
+
+    namespace: str = NAMESPACE
+    nodes: str = ''
+    params_file: str = ''
+    log_level: str = 'info'
+    use_sim_time: bool = False
+    autostart: bool = True
+    respawn: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those that are parameters of every node."""
+        time = {'use_sim_time': True} if self.use_sim_time else {}
+        return {'autostart': self.autostart, **time}
+
+
 TABLE = (  # in the order of activation
-    NodeEntry('uncertainty_viz', ('robot',), when='viz'),
+    NodeEntry('uncertainty_viz', ('robot', 'rate'), when='viz'),
     NodeEntry('recorder', ('robot', 'out'), when='out'),
     NodeEntry(
         'learner',
@@ -85,24 +145,45 @@ TABLE = (  # in the order of activation
     NodeEntry(
         'policy',
         ('robot', 'seed', 'lockstep', 'max_belief_age', 'enabled_at_start', 'plan_rate_hz'),
+        unless='bag',
     ),
-    NodeEntry('transition_streamer', ('robot', 'episode_length')),
+    NodeEntry('transition_streamer', ('robot', 'episode_length'), unless='bag'),
     NodeEntry(
         'sim_robot',
         ('robot', 'seed', 'life', 'steps', 'lockstep', 'shutdown_at_end'),
         when='sim',
+        unless='bag',
     ),
+    NodeEntry('player', ('robot', 'bag', 'speed', 'shutdown_at_end'), when='bag'),
 )
 
 
-def starts(settings: Mapping[str, Any]) -> list[Start]:
+def chosen(names: str) -> list[NodeEntry]:
+    """The entries that a text chooses: names, comma-separated, or `-name` for all but those.
+
+    Raises:
+        UserError: no such node, or both forms at once.
+    """
+    words = [word.strip() for word in names.split(',') if word.strip()]
+    bare = {word.removeprefix('-') for word in words}
+    known = [entry.name for entry in TABLE]
+    if unknown := sorted(bare - set(known)):
+        raise UserError(f'nodes: unknown {unknown}; there are {", ".join(known)}')
+    out = {word.removeprefix('-') for word in words if word.startswith('-')}
+    if out and len(out) < len(bare):
+        raise UserError(f'nodes: {names!r} names nodes to start and nodes to leave out; do one')
+    return [entry for entry in TABLE if not words or (entry.name in bare) != bool(out)]
+
+
+def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     """Nodes to start for these settings, in the order of activation.
 
     What is not set keeps the default of the node. In simulation all wait until they hear each
-    other, so that nothing is lost at the start; a robot does not wait for its recorder.
+    other, so that nothing is lost at the start; a robot does not wait for its recorder. `nodes`
+    chooses those that run on this machine, see `chosen`; the others are waited for all the same.
 
     Raises:
-        UserError: unknown life.
+        UserError: unknown life or node, or nothing is left to start.
         KeyError: unknown setting.
     """
     unknown = set(settings) - {setting.name for setting in SETTINGS}
@@ -112,15 +193,66 @@ def starts(settings: Mapping[str, Any]) -> list[Start]:
     values = {'lockstep': lockstep, **settings}
     if settings.get('life'):
         values.setdefault('episode_length', load_life(settings['life']).episode)
-    entries = [entry for entry in TABLE if not entry.when or settings.get(entry.when)]
-    if settings.get('sim'):
+    entries = [
+        entry
+        for entry in TABLE
+        if (not entry.when or settings.get(entry.when)) and not settings.get(entry.unless)
+    ]
+    if settings.get('sim') or settings.get('bag'):
         values['wait_for'] = ','.join(entry.name for entry in entries)
+    here = [entry for entry in entries if entry in chosen(nodes)]
+    if not here:
+        wanted = ', '.join(f'{e.name} by {e.when}' for e in chosen(nodes))
+        raise UserError(f'nodes: {nodes!r} leaves nothing to start; ask for {wanted}')
     return [
         Start(entry, {k: v for k, v in values.items() if k in (*entry.settings, 'wait_for')})
-        for entry in entries
+        for entry in here
     ]
 
 
+def remappings(namespace: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Topics that two simulated robots would share, moved into the namespace of this one."""
+    alone = namespace.strip('/') == NAMESPACE.strip('/')
+    return (
+        [] if alone or not settings.get('sim') else [('/clock', f'/{namespace.strip("/")}/clock')]
+    )
+
+
+def parameter_names() -> set[str]:
+    """All that any node of the table is started with."""
+    taken: Iterable[str] = (name for entry in TABLE for name in entry.settings)
+    return {*taken, *(setting.name for setting in SETTINGS)}
+
+
 def parse_settings(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Settings as a command line gives them; an empty text sets nothing."""
-    return {name: yaml.safe_load(text) for name, text in texts.items() if text}
+    """Settings as a command line gives them; an empty text sets nothing.
+
+    Raises:
+        UserError: a text that is no value of its setting.
+    """
+    return _parse(SETTINGS, texts)
+
+
+def parse_common(texts: Mapping[str, str]) -> Common:
+    """As `parse_settings`, for how the nodes are started.
+
+    Raises:
+        UserError: a text that is no value, a file that is not there, no such level or namespace.
+    """
+    common = Common(**_parse(COMMON, texts))
+    if common.log_level not in LOG_LEVELS:
+        raise UserError(f'log_level: {common.log_level!r} is none of {", ".join(LOG_LEVELS)}')
+    if common.params_file and not Path(common.params_file).is_file():
+        raise UserError(f'params_file: {common.params_file} does not exist')
+    parts = common.namespace.strip('/').split('/')
+    if not all(re.fullmatch('[A-Za-z][A-Za-z0-9_]*', part) for part in parts):
+        raise UserError(
+            f'namespace: {common.namespace!r} is no ROS namespace; use letters, digits and _, '
+            'parts separated by /, e.g. /robot1'
+        )
+    chosen(common.nodes)
+    return replace(common, namespace='/' + '/'.join(parts))
+
+
+def _parse(known: Iterable[Setting], texts: Mapping[str, str]) -> dict[str, Any]:
+    return {s.name: s.parse(texts[s.name]) for s in known if texts.get(s.name)}

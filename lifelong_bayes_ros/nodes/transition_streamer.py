@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 
 from ..robot.transitions import StateAssembler, Transition, TransitionBuilder
 from . import qos, topics
-from .base import OK, WARN, BaseNode, Parameter, run
+from .base import ERROR, OK, WARN, BaseNode, Parameter, run
 from .codecs import (
     action_from_msg,
     json_to_msg,
@@ -34,15 +35,22 @@ class TransitionStreamer(BaseNode):
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
         self.running: int | None = None  # episode that was announced
-        self.states = self.states_before = 0
+        self.readings = self.states = self.states_before = self.skipped_before = 0
         self.output = self.advertise(topics.TRANSITION)
         self.episode = self.advertise(topics.EPISODE)
         # Before the states: where both wait, what happened in a step is taken before its end.
         for name, topic in topics.outcome_topics(self.spec).items():
             self.listen(topic, partial(self._on_outcome, name), qos.SENSOR)
         for source, topic in topics.state_topics(self.spec).items():
-            self.listen(topic, partial(self._on_state, source), qos.SENSOR)
-        self.listen(topics.ACTION, self._on_action)
+            self.listen(
+                topic,
+                partial(self._on_state, source),
+                qos.SENSOR,
+                mend=f"start the robot's driver, or mend sources.{source} in the robot file",
+                period=self.spec.period,
+                frame=self.spec.frame if topic.type is Odometry else '',
+            )
+        self.listen(topics.ACTION, self._on_action, mend='start the policy, or enable it')
         self.serve(Trigger, '~/end_episode', self._on_end_episode)
 
     def activate(self) -> None:
@@ -50,14 +58,26 @@ class TransitionStreamer(BaseNode):
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         rate, self.states_before = self.states - self.states_before, self.states
-        figures = {'sent': self.builder.sequence, 'state rate': rate, **self.assembler.skipped}
-        figures |= self.builder.labels.skipped
-        return (OK, 'streaming', figures) if rate else (WARN, 'no state comes in', figures)
+        figures = {
+            'sent': self.builder.sequence,
+            'state rate': rate,
+            'readings': self.readings,
+            **self.assembler.skipped,
+            **self.builder.labels.skipped,
+        }
+        skipped = self.assembler.skipped.total()
+        recently, self.skipped_before = skipped - self.skipped_before, skipped
+        if not rate:
+            return ERROR, 'no state comes in', figures
+        if recently > rate:
+            most = max(self.assembler.skipped, key=self.assembler.skipped.get)
+            return WARN, f'most readings are left out: {most}', figures
+        return OK, 'streaming', figures
 
     def _on_state(self, source: str, message: Any) -> None:
+        self.readings += 1
         now_ns = self.get_clock().now().nanoseconds
-        reading = read_channels(self.spec, source, message, now_ns)
-        state = self.assembler.update(source, *reading)
+        state = self.assembler.update(source, *read_channels(self.spec, source, message, now_ns))
         if state is not None:
             self.states += 1
             self._send(self.builder.add_state(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,7 @@ class UncertaintyViz(BaseNode):
 
     NAME = 'uncertainty_viz'
     TASK = 'display'
-    PARAMETERS = (Parameter('rate', 5.0, 'pictures per second', 0.1, 20.0),)
+    PARAMETERS = (Parameter('rate', 5.0, 'pictures per second', 0.1, 20.0, live=True),)
 
     def configure(self) -> None:
         self.spec = self.load_spec()
@@ -51,7 +52,7 @@ class UncertaintyViz(BaseNode):
         self.memory_map = self.advertise(topics.MEMORY_MAP)
         self.inputs: list[Subscription] = []
         self.memory_input: Subscription | None = None
-        self.every(1 / self.value('rate'), self._draw)
+        self.timer = self.every(1 / self.value('rate'), self._draw)
 
     def activate(self) -> None:
         self.assembler.reset()
@@ -60,6 +61,10 @@ class UncertaintyViz(BaseNode):
         clear = Marker(action=Marker.DELETEALL)
         clear.header.frame_id = self.spec.frame
         self.markers.publish(MarkerArray(markers=[clear]))
+
+    def change(self, name: str, value: Any) -> None:
+        if name == 'rate' and hasattr(self, 'timer'):
+            self.timer.timer_period_ns = round(1e9 / value)
 
     def deactivate(self) -> None:
         self._look(False)
@@ -72,12 +77,12 @@ class UncertaintyViz(BaseNode):
     def _look(self, wanted: bool) -> None:
         if wanted and not self.inputs:
             self.inputs = [
-                self.listen(topic, partial(self._on_state, source), qos.SENSOR)
+                self.glance(topic, partial(self._on_state, source), qos.SENSOR)
                 for source, topic in topics.state_topics(self.spec).items()
             ]
-            self.inputs.append(self.listen(topics.PLAN, self._on_plan))
+            self.inputs.append(self.glance(topics.PLAN, self._on_plan))
             for topic in (topics.UNCERTAINTY, topics.LEARNER_STATE):
-                self.inputs.append(self.listen(topic, self._on_figures))
+                self.inputs.append(self.glance(topic, self._on_figures))
         elif self.inputs and not wanted:
             for subscription in self.inputs:
                 self.forget(subscription)
@@ -108,6 +113,7 @@ class UncertaintyViz(BaseNode):
         self._look_at_memory(self.memory_map.get_subscription_count() > 0)
         outputs = (self.markers, self.path, self.pose)
         self._look(any(output.get_subscription_count() for output in outputs))
+        self.look(self.inputs)
         state = self.assembler.last
         if not self.inputs or state is None:
             return
@@ -240,6 +246,7 @@ def _ellipsoid(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
+    os.nice(10)  # off the control path
     return run(UncertaintyViz, argv)
 
 

@@ -1,0 +1,37 @@
+"""RViz with the shipped view, and PlotJuggler: `ros2 launch lifelong_bayes_ros monitor.launch.py`.
+
+What is not installed is named and left out. Runs on any machine of the robot's ROS domain.
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+
+from lifelong_bayes_ros.nodes.table import NAMESPACE, parse_common
+from lifelong_bayes_ros.nodes.viewers import commands
+
+ARGUMENTS = {
+    'namespace': (NAMESPACE, 'namespace of the nodes to look at'),
+    'use_sim_time': ('false', 'true: time is what /clock says'),
+    'rviz': ('', 'other view of RViz (.rviz)'),
+    'plotjuggler': ('', 'other layout of PlotJuggler (.xml)'),
+}
+
+
+def viewers(context: LaunchContext) -> list[ExecuteProcess | LogInfo]:
+    """Those that are installed; a word about those that are not."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    files = {name: given.pop(name) for name in ('rviz', 'plotjuggler')}
+    return [
+        ExecuteProcess(cmd=words, output='screen') if words else LogInfo(msg=remark)
+        for words, remark in commands(parse_common(given), **files)
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=value, description=text)
+        for name, (value, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=viewers)])

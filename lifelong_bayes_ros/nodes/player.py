@@ -1,0 +1,105 @@
+"""Node: a recorded bag into the graph again, for the learner and the display to follow live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..experiments.bag import open_bag
+from . import topics
+from .base import OK, BaseNode, Parameter, run
+
+AGAIN = ('learner', 'uncertainty_viz')  # what these publish is made anew from what is played
+TICK = 0.002  # s between two looks at what is due
+
+
+class Player(BaseNode):
+    """Publishes what robot, policy and transition_streamer said, at the pace of the recording.
+
+    The messages go out as they were recorded, byte for byte, so what the learner takes in is what
+    the recorded one took in. (`lifelong-bayes replay` does the same without ROS, and faster.)
+    """
+
+    NAME = 'player'
+    TASK = 'replay'
+    PARAMETERS = (
+        Parameter('bag', '', 'folder of the bag to play'),
+        Parameter('speed', 1.0, 'seconds of the recording per second', 0.01, 100.0, live=True),
+        Parameter('shutdown_at_end', False, 'end the process after the last message'),
+    )
+
+    def configure(self) -> None:
+        self.spec = self.load_spec()
+        self.speed = self.value('speed')
+        self.opened = ExitStack()
+        self.reader = self.opened.enter_context(open_bag(Path(self.value('bag')))).reader
+        known = [
+            *topics.FIXED,
+            *topics.state_topics(self.spec).values(),
+            topics.command_topic(self.spec),
+        ]
+        wanted = {t.name: t for t in known if t.node not in AGAIN and t != topics.DIAGNOSTICS}
+        self.outputs = {}
+        for connection in self.reader.connections:
+            # Recorded under whatever namespace; played in this one.
+            name = next((n for n in wanted if connection.topic.endswith('/' + n.strip('/'))), None)
+            if name is None:
+                continue
+            expected = topics.type_name(wanted[name])
+            if connection.msgtype != expected:
+                raise UserError(
+                    f'{self.value("bag")}: {connection.topic} is {connection.msgtype}, robot '
+                    f'{self.spec.name} has {expected} there; give the robot that was recorded'
+                )
+            self.outputs[connection.id] = self.advertise(wanted[name])
+        if not self.outputs:
+            raise UserError(
+                f'{self.value("bag")} holds no topic of robot {self.spec.name}: '
+                f'{", ".join(sorted(self.reader.topics)) or "nothing"}'
+            )
+        self.every(TICK, self._play)
+
+    def activate(self) -> None:
+        chosen = [c for c in self.reader.connections if c.id in self.outputs]
+        self.messages: Iterator[Any] = self.reader.messages(connections=chosen)
+        self.next = next(self.messages, None)
+        self.played = 0
+        self.at_ns = self.next[1] if self.next else 0  # how far the recording has come
+        self.looked_at = time.monotonic()
+
+    def change(self, name: str, value: Any) -> None:
+        if name == 'speed':
+            self.speed = value
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        return OK, 'playing' if self.next else 'the bag is over', {'messages': self.played}
+
+    def on_cleanup(self, state: Any) -> Any:
+        """Lifecycle transition; closes the bag."""
+        self.opened.close()
+        return super().on_cleanup(state)
+
+    def _play(self) -> None:
+        now = time.monotonic()
+        self.at_ns += round((now - self.looked_at) * self.speed * 1e9)
+        self.looked_at = now
+        while self.next is not None and self.next[1] <= self.at_ns:
+            connection, _, data = self.next
+            self.outputs[connection.id].publish(bytes(data))
+            self.played += 1
+            self.next = next(self.messages, None)
+        if self.next is None and self.value('shutdown_at_end'):
+            self.stop.set()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit code."""
+    return run(Player, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,396 @@
+"""What an operator meets: nodes as processes, with inputs, disks and parameters gone wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool, Trigger
+
+from lifelong_bayes_ros.errors import UserError
+from lifelong_bayes_ros.experiments.bag import open_bag
+from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, fingerprint
+from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.learning.store import load_state
+from lifelong_bayes_ros.nodes import topics
+from lifelong_bayes_ros.nodes.bringup import Bringup
+from lifelong_bayes_ros.nodes.codecs import (
+    bytes_to_msg,
+    state_messages,
+    transition_to_msg,
+)
+from lifelong_bayes_ros.nodes.table import Common
+from lifelong_bayes_ros.robot.spec import load_robot
+from lifelong_bayes_ros.robot.transitions import Flag
+from lifelong_bayes_ros.robot.transitions import Transition as Step
+
+QUAD = load_robot('quad')
+ODOM = topics.state_topics(QUAD)['odom']
+PATIENCE = 60.0
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+class Operator:
+    """Looks at `/diagnostics` and logs, publishes, and calls services."""
+
+    def __init__(self, bringup, namespace='/lifelong'):
+        self.bringup, self.node, self.namespace = bringup, bringup.node, namespace
+        self.status = {}
+        self.heard = 0
+        topic = topics.DIAGNOSTICS
+        self.node.create_subscription(topic.type, topic.name, self._on_status, topic.qos)
+
+    def _on_status(self, message):
+        self.heard += 1
+        for status in message.status:
+            self.status[status.name.split(':')[0]] = status
+
+    def until(self, done, what):
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < deadline, f'{what}; {self.said()}'
+            self.bringup.spin(0.02)
+        return True
+
+    def said(self):
+        return {name: (s.level, s.message) for name, s in self.status.items()}
+
+    def reads(self, name, words, level=None):
+        """Wait until a node's diagnostics hold these words, at this level."""
+
+        def found():
+            status = self.status.get(name)
+            told = f'{status.message} {status.values}' if status else ''
+            return words in told and level in (None, status.level)
+
+        return self.until(found, f'{name} never says {words!r}')
+
+    def logged(self, name, words):
+        path = self.bringup.logs / f'{name}.log'
+        return self.until(lambda: words in path.read_text(errors='replace'), f'log: {words!r}')
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, f'{self.namespace}/{name}')
+        self.until(client.service_is_ready, f'service {name}')
+        answer = client.call_async(request)
+        self.until(answer.done, f'answer of {name}')
+        self.node.destroy_client(client)
+        return answer.result()
+
+    def change_state(self, name, transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, f'{name}/change_state', request).success
+
+    def set(self, name, parameter, value):
+        kinds = {bool: 'bool', float: 'double', int: 'integer', str: 'string'}
+        kind = kinds[type(value)]
+        number = getattr(ParameterType, f'PARAMETER_{kind.upper()}')
+        wrapped = ParameterValue(type=number, **{f'{kind}_value': value})
+        request = SetParameters.Request(parameters=[Parameter(name=parameter, value=wrapped)])
+        return self.call(SetParameters, f'{name}/set_parameters', request).results[0]
+
+    def get(self, name, parameter):
+        request = GetParameters.Request(names=[parameter])
+        return self.call(GetParameters, f'{name}/get_parameters', request).values[0]
+
+    @contextmanager
+    def publishing(self, topic_type, name, qos, messages):
+        """Publish the next of endless messages at 100 Hz whenever the operator waits."""
+        output = self.node.create_publisher(topic_type, name, qos)
+        timer = self.node.create_timer(0.01, lambda: output.publish(next(messages)))
+        yield
+        self.node.destroy_timer(timer)
+        self.node.destroy_publisher(output)
+
+
+def odometry(period=QUAD.period, frame=QUAD.frame, start=1.0):
+    """Endless odometry of a robot that hovers."""
+    x = np.float32([0.0, 1.5, 0.0, 0.0, 0.0, 0.0])
+    stamp = start
+    while True:
+        stamp += period
+        message = state_messages(QUAD, round(stamp * 1e9), x)['odom']
+        message.header.frame_id = frame
+        yield message
+
+
+@contextmanager
+def started(folder, nodes, namespace='/lifelong', domain_id=None, **settings):
+    with Bringup(
+        {'robot': 'quad', **settings},
+        folder,
+        domain_id,
+        private=True,
+        common=Common(nodes=nodes, namespace=namespace),
+    ) as bringup:
+        bringup.start()
+        yield Operator(bringup, namespace)
+
+
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def test_an_input_that_does_not_come_in_is_named_with_its_reason(tmp_path):
+    with started(tmp_path, 'transition_streamer') as operator:
+        name = 'transition_streamer'
+        operator.reads(name, 'nobody publishes /lifelong/odom; start the robot', ERROR)
+        operator.logged(name, 'nobody publishes /lifelong/odom')
+
+        words = iter(lambda: String(data='x'), None)
+        with operator.publishing(String, 'odom', ODOM.qos, words):
+            wrong = '/lifelong/bringup publishes std_msgs/msg/String, nav_msgs/msg/Odometry is'
+            operator.reads(name, wrong, ERROR)
+            operator.logged(name, wrong)
+
+        action = topics.ACTION
+        actions = iter(action.type, None)
+        with (
+            operator.publishing(Odometry, 'odom', BEST_EFFORT, odometry()),
+            operator.publishing(action.type, action.name, BEST_EFFORT, actions),
+        ):
+            operator.reads(
+                name, '/lifelong/action: /lifelong/bringup: its quality of service does not fit'
+            )
+            operator.logged(name, 'its quality of service does not fit')
+            operator.reads(name, 'streaming; ', WARN)  # the state itself does come in
+
+        for messages, complaint in (
+            (odometry(period=0.5, start=10.0), 'odom comes at 2 Hz, period 0.03 wants 33.3 Hz'),
+            (odometry(frame='', start=1e6), "odom is in frame '', the robot file says 'odom'"),
+            (odometry(period=0.0, start=2e6), 'all messages have one stamp'),
+        ):
+            with operator.publishing(Odometry, 'odom', ODOM.qos, messages):
+                operator.reads(name, complaint)
+                operator.logged(name, complaint)
+        operator.reads(name, 'nobody publishes /lifelong/odom', ERROR)
+        with (
+            operator.publishing(Odometry, 'odom', ODOM.qos, odometry(start=3e6)),
+            operator.publishing(action.type, action.name, action.qos, actions),
+        ):
+            operator.reads(name, '', OK)
+
+
+def test_the_policy_says_what_an_operator_did_wrong(tmp_path, tiny_prior):
+    with started(tmp_path, 'policy') as operator:
+        latched = {'durability': DurabilityPolicy.TRANSIENT_LOCAL}
+        operator.node.create_subscription(
+            topics.command_topic(QUAD).type,
+            'command',
+            lambda m: None,
+            QoSProfile(depth=1, **latched),
+        )
+        operator.node.create_publisher(Bool, topics.ESTOP.name, BEST_EFFORT)
+        operator.logged('policy', '/lifelong/policy/estop: a peer offers or asks for another REL')
+        operator.logged(
+            'policy', '/lifelong/command: a peer offers or asks for another DURABILITY'
+        )
+        operator.reads('policy', '/lifelong/bringup cannot hear /lifelong/command')
+        operator.reads('policy', 'no state comes in', ERROR)
+        operator.reads('policy', 'start the learner')
+
+        refused = operator.set('policy', 'plan_rate_hz', 5000.0)
+        assert not refused.successful
+        assert 'out of range' in refused.reason
+        operator.reads('policy', 'parameter refused last')
+        operator.logged('policy', 'parameter refused, the old value is kept: plan_rate_hz')
+        assert (
+            'must contain the neutral command'
+            in operator.set('policy', 'limits.left.high', 3.0).reason
+        )
+        assert 'read-only' in operator.set('policy', 'robot', 'arm').reason
+        assert operator.set('policy', 'limits.left.high', 6.0).successful
+
+        assert operator.set('policy', 'enabled', False).successful
+        operator.reads('policy', 'stopped by the parameter enabled')
+        assert operator.call(SetBool, 'policy/enable', SetBool.Request(data=True)).success
+        assert operator.get('policy', 'enabled').bool_value
+        operator.call(SetBool, 'policy/enable', SetBool.Request(data=False))
+        assert not operator.get('policy', 'enabled').bool_value
+        assert operator.set('policy', 'enabled', True).successful
+
+        # It acts, within the narrower range, through a whole turn of its lifecycle.
+        for topic, data in (
+            (topics.TRUNK, encode_prior(tiny_prior)),
+            (topics.HEAD, encode_belief(Learner(tiny_prior).belief(), fingerprint(tiny_prior))),
+        ):
+            output = operator.node.create_publisher(topic.type, topic.name, topic.qos)
+            output.publish(bytes_to_msg(data))
+        commands = []
+        command = topics.command_topic(QUAD)
+        operator.node.create_subscription(
+            command.type, command.name, lambda m: commands.append(list(m.data)), command.qos
+        )
+        with operator.publishing(Odometry, 'odom', ODOM.qos, odometry()):
+            operator.until(lambda: len(commands) > 20, 'commands')
+            assert max(c[0] for c in commands) <= 6.0
+            assert operator.change_state('policy', Transition.TRANSITION_DEACTIVATE)
+            commands.clear()
+            heard = operator.heard
+            operator.call(GetParameters, 'policy/get_parameters', GetParameters.Request())
+            assert commands == []
+            assert operator.change_state('policy', Transition.TRANSITION_CLEANUP)
+            assert operator.change_state('policy', Transition.TRANSITION_CONFIGURE)
+            assert operator.change_state('policy', Transition.TRANSITION_ACTIVATE)
+            operator.until(lambda: len(commands) > 20, 'commands again')
+            operator.until(lambda: operator.heard > heard, 'diagnostics again')
+
+
+def steps(count, sequence=0):
+    """Transitions of a robot that hovers."""
+    x = np.float32([0.0, 1.5, 0.0, 0.0, 0.0, 0.0])
+    u = np.float32(QUAD.neutral)
+    for k in range(sequence, sequence + count):
+        flags = Flag.FIRST if k == 0 else Flag(0)
+        yield Step(x, u, x, QUAD.period, (k + 1) * QUAD.period_ns, flags, k, 0)
+
+
+@pytest.fixture
+def prior_file(tmp_path, tiny_prior):
+    path = tmp_path / 'tiny.safetensors'
+    path.write_bytes(encode_prior(tiny_prior))
+    return str(path)
+
+
+def test_a_learner_can_be_stopped_and_started_again_and_counts_what_it_missed(
+    tmp_path, prior_file
+):
+    state = tmp_path / 'state'
+    with started(tmp_path, 'learner', prior=prior_file, state_dir=str(state)) as operator:
+        topic = topics.TRANSITION
+        output = operator.node.create_publisher(topic.type, topic.name, topic.qos)
+        operator.until(lambda: output.get_subscription_count(), 'the learner')
+
+        def teach(transitions):
+            for transition in transitions:
+                output.publish(transition_to_msg(QUAD, transition))
+
+        teach(steps(20))
+        operator.reads('learner', "key='transitions', value='20'")
+        assert operator.call(Trigger, 'learner/save', Trigger.Request()).success
+        assert load_state(state).step == 20
+        assert operator.set('learner', 'learning', False).successful
+        answer = operator.call(SetBool, 'learner/set_learning', SetBool.Request(data=True))
+        assert answer.success
+        assert operator.get('learner', 'learning').bool_value
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert operator.change_state('learner', transition)
+        teach(steps(5, sequence=23))
+        operator.reads('learner', '3 transitions were lost on the way just now', WARN)
+        operator.reads('learner', "key='transitions', value='25'")
+        assert operator.bringup.watch() == {}
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value', 'words'),
+    [
+        ('state_dir', 'file/state', 'parameter state_dir: cannot write to'),
+        ('device', 'cuda:7', 'parameter device: cuda:7 is not there'),
+        ('device', 'tpu', "'tpu' is none of cpu, cuda"),
+        ('prior', 'nowhere.safetensors', 'prior nowhere.safetensors does not exist'),
+    ],
+)
+def test_a_learner_that_cannot_work_does_not_configure(
+    tmp_path, prior_file, setting, value, words
+):
+    (tmp_path / 'file').write_text('in the way')
+    value = str(tmp_path / value) if setting == 'state_dir' else value
+    settings = {'prior': prior_file, setting: value}
+    with pytest.raises(UserError) as caught, started(tmp_path / 'log', 'learner', **settings):
+        pass
+    assert words in str(caught.value)
+    assert 'Traceback' not in str(caught.value)
+
+
+def test_two_robots_side_by_side_do_not_hear_each_other(tmp_path):
+    nodes = 'sim_robot,transition_streamer'
+    with started(tmp_path / '1', nodes, '/r1', sim=True, realtime=True) as one:
+        domain = one.bringup.domain_id
+        with started(tmp_path / '2', 'transition_streamer', '/r2', domain) as two:
+            two.reads('r2/transition_streamer', 'nobody publishes /r2/odom', ERROR)
+            two.reads('r1/transition_streamer', 'streaming')
+            published = dict(two.node.get_topic_names_and_types())
+            assert '/r1/clock' in published
+            assert '/clock' not in published
+            # Remapping reaches what the nodes say, too.
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, '-m', 'lifelong_bayes_ros.nodes.transition_streamer'),
+                    *('--ros-args', '-r', '__ns:=/r3', '-r', 'odom:=base/odom'),
+                    *('-p', 'robot:=quad', '-p', 'autostart:=true'),
+                ],
+                env={**two.bringup._environment},
+            )
+            two.reads('r3/transition_streamer', 'nobody publishes /r3/base/odom', ERROR)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0
+            assert "value='0'" in str(two.status['r2/transition_streamer'].values)
+
+
+def test_a_parameter_of_the_wrong_range_or_kind_or_name_at_the_start(tmp_path):
+    def start(*parameters):
+        words = [w for p in parameters for w in ('-p', p)]
+        module = 'lifelong_bayes_ros.nodes.transition_streamer'
+        return subprocess.run(
+            [sys.executable, '-m', module, '--ros-args', *words],
+            env={**os.environ, 'ROS_LOG_DIR': str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    for parameter, words in (
+        ('episode_length:=-1', 'episode_length'),
+        ('episode_length:=long', 'episode_length'),
+    ):
+        done = start(parameter)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert 'Traceback' not in done.stderr
+    done = start('autostart:=true', 'robot:=quod', 'episode_lenght:=5')
+    assert done.returncode == 1
+    assert 'parameter episode_lenght is unknown and ignored' in done.stderr
+    assert "unknown robot 'quod'" in done.stderr
+
+
+def test_what_was_recorded_is_played_byte_for_byte(tmp_path):
+    bag = tmp_path / 'bag'
+    with started(tmp_path / '1', 'recorder', out=str(bag)) as operator:
+        topic = topics.TRANSITION
+        output = operator.node.create_publisher(topic.type, topic.name, topic.qos)
+        operator.until(lambda: output.get_subscription_count(), 'the recorder')
+        for transition in steps(30):
+            output.publish(transition_to_msg(QUAD, transition))
+        operator.reads('recorder', "key='messages', value='3")
+    with open_bag(bag) as recorded:
+        expected = [m.data.tobytes() for _, m in recorded.messages('transition')]
+    assert len(expected) == 30
+    heard = []
+    with Bringup(
+        {'robot': 'quad', 'bag': str(bag), 'speed': 2.0},
+        tmp_path / '2',
+        private=True,
+        common=Common(nodes='player', namespace='/again'),
+    ) as bringup:
+        operator = Operator(bringup, '/again')
+        bringup.node.create_subscription(
+            topic.type, topic.name, lambda m: heard.append(np.float32(m.data).tobytes()), topic.qos
+        )
+        bringup.start()
+        operator.until(lambda: len(heard) >= 30, 'all transitions')
+        operator.reads('again/player', 'the bag is over', OK)
+    assert heard == expected
