@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -19,8 +19,10 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.codec import decode_prior
 from ..learning.learner import Event
-from .life import Trace
 from .salvage import is_finished, salvage
+
+if TYPE_CHECKING:
+    from .life import Trace
 
 # What rosbags raises on files that are not bags, or only parts of one.
 DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, KeyError, struct.error)
@@ -124,6 +126,8 @@ def _whole_files(path: Path, temporary: Path) -> list[Path]:
 
 def read_trace(path: Path) -> Trace:
     """The life that a bag of the simulated robot recorded, step by step."""
+    from .life import Trace  # needs the simulator, which no other bag does
+
     trace = Trace()
     with open_bag(path) as bag:
         prior, _ = bag.prior()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ from typing import Any
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.learner import Learner, LearnerConfig
-from ..learning.store import load_state, save_state
+from ..learning.store import START, STATE_FOLDER, load_state, save_state
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .bag import Bag, open_bag
-from .lives import Status
 
-STATE_FOLDER = 'state'  # in a bag's folder: what the learner knew before the recording
-START = 'start.json'  # there: step, stamp and digest of that state
+Status = Callable[[str, float], None]  # what is going on, share done
+
 OVERTAKING = 1_000_000_000  # ns by which messages of two topics may overtake each other in a bag
 
 
@@ -140,7 +139,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         status: progress.
 
     Returns:
-        Number of transitions, seconds, speed against the recorded time, digest of the posterior,
+        Number of transitions, seconds on the wall and of the processor, both as multiples of real
+        time, digest of the posterior,
         the digests that the live learner recorded when it saved, by transition, and whether the
         replay went through the same ones (None if there are none).
 
@@ -153,7 +153,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         begun = learner.step
         equal: list[bool] = []
         first, last, lost, expected = None, 0, 0, None
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         for transition in recorded.transitions():
             lost += 0 if expected is None else transition.sequence - expected
             expected = transition.sequence + 1
@@ -164,7 +164,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
             if learner.step in digests:
                 equal.append(learner.digest() == digests[learner.step])
             status('replaying', min((learner.step - begun) / recorded.total, 1.0))
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         spec = recorded.spec
     if out is not None:
         save_state(learner, out)
@@ -177,6 +177,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         'lost': lost,
         'seconds': seconds,
         'speed': (last - (first or last)) * 1e-9 / seconds,
+        'cpu_seconds': cpu,
+        'cpu_speed': (last - (first or last)) * 1e-9 / cpu,
         'digest': digest,
         'recorded': {k: v for k, v in digests.items() if k > begun},
         'began_at': begun,

@@ -23,9 +23,8 @@ from rosbags.interfaces import (
 from std_srvs.srv import Trigger
 
 from ..errors import UserError
-from ..experiments.replay import START, STATE_FOLDER
 from ..learning.codec import unpack
-from ..learning.store import PRIOR, STATE, write_atomically
+from ..learning.store import PRIOR, START, STATE, STATE_FOLDER, write_atomically
 from . import topics
 from .bag_writer import BagWriter, Recorded
 from .base import OK, WARN, BaseNode, Parameter, run
