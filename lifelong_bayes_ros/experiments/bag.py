@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ class Bag:
 
     def timed(self, *endings: str) -> Iterator[tuple[str, Any, int]]:
         """As `messages`, each with the time at which it was received, nanoseconds."""
+        for ending, read, received in self.raw(*endings):
+            yield ending, read(), received
+
+    def raw(self, *endings: str) -> Iterator[tuple[str, Callable[[], Any], int]]:
+        """As `timed`, but each message comes as a function that reads it: most are not wanted."""
         chosen = {
             c.topic: ending
             for c in self.reader.connections
@@ -67,8 +73,8 @@ class Bag:
             )
         connections = [c for c in self.reader.connections if c.topic in chosen]
         for connection, received, data in self.reader.messages(connections=connections):
-            message = self.reader.deserialize(data, connection.msgtype)
-            yield chosen[connection.topic], message, received
+            read = partial(self.reader.deserialize, data, connection.msgtype)
+            yield chosen[connection.topic], read, received
 
     def prior(self) -> tuple[Prior, dict[str, Any]]:
         """The prior that the recorded learner started from, and its settings."""

@@ -71,37 +71,71 @@ def shape_of(marker: Any) -> Shape:
     )
 
 
-def frames(bag: Bag) -> Iterator[Frame]:
-    """What was shown, picture by picture.
+def frames(bag: Bag, at: float | None = None, film: bool = True) -> Iterator[Frame]:
+    """What was shown, picture by picture, or the one nearest to a time.
 
     The markers that were sent; of a bag without any, e.g. since nobody looked, those that would
     have been, five times for each second.
 
+    Args:
+        bag: where from.
+        at: second of the recording; the end if not given.
+        film: every picture instead.
+
     Raises:
         UserError: the bag tells neither.
     """
-    if any(n for name, n in bag.topics().items() if name.endswith('/markers')):
-        yield from _sent(bag)
-    else:
-        yield from _made(bag)
+    sent = any(n for name, n in bag.topics().items() if name.endswith('/markers'))
+    times = _sent_at(bag) if sent else []
+    if not sent:
+        shown = list(_made(bag))
+        if not film and shown:
+            wanted = shown[-1].seconds if at is None else at
+            shown = [min(shown, key=lambda frame: abs(frame.seconds - wanted))]
+        yield from shown
+        return
+    chosen = None
+    if not film and times:
+        wanted = times[-1] if at is None else times[0] + round(at * 1e9)
+        chosen = min(times, key=lambda time: abs(time - wanted))
+    yield from _sent(bag, chosen)
 
 
-def _sent(bag: Bag) -> Iterator[Frame]:
-    path, memory, start = np.zeros((0, 3)), np.zeros((0, 4)), None
+def _sent_at(bag: Bag) -> list[int]:
+    """When pictures with something in them were sent."""
+    return [received for _, _, received in bag.raw('markers')]
+
+
+def _sent(bag: Bag, chosen: int | None) -> Iterator[Frame]:
+    """Pictures sent, or only the first from a time on that shows something."""
+    newest: dict[str, Any] = {}
+    start = None
     wanted = [t for t in ('markers', 'predicted_path', 'memory_map') if bag.has(t)]
-    for kind, message, received in bag.timed(*wanted):
+    for kind, read, received in bag.raw(*wanted):
         start = received if start is None else start
-        if kind == 'predicted_path':
-            places = [pose.pose.position for pose in message.poses]
-            path = np.array([[p.x, p.y, p.z] for p in places]).reshape(-1, 3)
-        elif kind == 'memory_map':
-            columns = len(message.fields)
-            cloud = np.frombuffer(np.asarray(message.data, np.uint8).tobytes(), np.float32)
-            memory = cloud.reshape(-1, columns)[:, :4].astype(float)
-        else:
-            shapes = [shape_of(m) for m in message.markers if m.action == ADD]
+        if kind != 'markers':
+            newest[kind] = read
+        elif chosen is None or received >= chosen:
+            shapes = [shape_of(m) for m in read().markers if m.action == ADD]
             if shapes:
-                yield Frame((received - start) * 1e-9, shapes, path, memory)
+                yield Frame((received - start) * 1e-9, shapes, _path(newest), _cloud(newest))
+                if chosen is not None:
+                    return
+
+
+def _path(newest: dict[str, Any]) -> np.ndarray:
+    if 'predicted_path' not in newest:
+        return np.zeros((0, 3))
+    places = [pose.pose.position for pose in newest['predicted_path']().poses]
+    return np.array([[p.x, p.y, p.z] for p in places]).reshape(-1, 3)
+
+
+def _cloud(newest: dict[str, Any]) -> np.ndarray:
+    if 'memory_map' not in newest:
+        return np.zeros((0, 4))
+    message = newest['memory_map']()
+    cloud = np.frombuffer(np.asarray(message.data, np.uint8).tobytes(), np.float32)
+    return cloud.reshape(-1, len(message.fields))[:, :4].astype(float)
 
 
 def _made(bag: Bag) -> Iterator[Frame]:
@@ -151,6 +185,13 @@ class Camera:
         seen = (np.asarray(points, float) - self.eye) @ self.axes.T
         depth = np.maximum(-seen[:, 2], 1e-3)
         return seen[:, :2] / depth[:, None], depth
+
+
+def close_up(frame: Frame) -> Camera:
+    """A camera that looks at the robot and its words."""
+    places = [s.position for s in frame.shapes if s.ns == 'robot' or s.kind == 'text']
+    focus = np.mean([np.min(places, axis=0), np.max(places, axis=0)], axis=0) if places else FOCUS
+    return Camera(focus, 0.6 * DISTANCE)
 
 
 def outline(points: np.ndarray) -> np.ndarray:
@@ -265,8 +306,7 @@ def draw_bag(bag_path: Path, out: Path, at: float | None = None) -> Path:
         raise UserError(f'--at {at}: is for pictures; leave it out for {out}')
     writer = _writer(ending) if ending in FILMS else None
     with open_bag(bag_path) as bag:
-        shown = list(frames(bag)) if at is not None or writer else [_last(frames(bag))]
-    shown = [frame for frame in shown if frame is not None]
+        shown = list(frames(bag, at, writer is not None))
     if not shown:
         raise UserError(f'{bag_path}: nothing to draw in it; was it recorded while the robot ran?')
     figure = plt.figure(figsize=SIZE, facecolor=GROUND)
@@ -275,9 +315,7 @@ def draw_bag(bag_path: Path, out: Path, at: float | None = None) -> Path:
     temporary = out.with_name(f'.{out.stem}.partial{out.suffix}')
     try:
         if writer is None:
-            wanted = shown[-1].seconds if at is None else at
-            frame = min(shown, key=lambda f: abs(f.seconds - wanted))
-            paint(axis, frame, Camera())
+            paint(axis, shown[0], close_up(shown[0]))
             figure.savefig(temporary, dpi=DPI, facecolor=GROUND)
         else:
             with writer.saving(figure, str(temporary), DPI):
@@ -289,13 +327,6 @@ def draw_bag(bag_path: Path, out: Path, at: float | None = None) -> Path:
         plt.close(figure)
         temporary.unlink(missing_ok=True)
     return out
-
-
-def _last(shown: Iterator[Frame]) -> Frame | None:
-    frame = None
-    for frame in shown:  # noqa: B007  (only the last one counts)
-        pass
-    return frame
 
 
 def _writer(ending: str) -> animation.AbstractMovieWriter:
