@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .life import Trace
 
 # What rosbags raises on files that are not bags, or only parts of one.
-DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, KeyError, struct.error)
+DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, TypeError, KeyError, struct.error)
 
 
 class Bag:

@@ -29,7 +29,7 @@ from . import topics
 from .bag_writer import BagWriter, Recorded
 from .base import OK, WARN, BaseNode, Parameter, run
 from .codecs import msg_to_bytes
-from .topics import Topic
+from .topics import Topic, type_name
 
 DEPTH = 1000  # messages that may wait while the disk is busy
 FLUSH_SECONDS = 1.0  # what a crash may cost
@@ -161,12 +161,6 @@ class Recorder(BaseNode):
 def _learned_until(head: Any) -> int:
     """Stamp of the last transition that a belief knows of; 0: of none."""
     return unpack('belief', msg_to_bytes(head), topics.HEAD.name)[1]['stamp_ns']
-
-
-def type_name(topic: Topic) -> str:
-    """ROS name of the type of a topic, e.g. std_msgs/msg/String."""
-    package = topic.type.__module__.split('.')[0]
-    return f'{package}/msg/{topic.type.__name__}'
 
 
 def _wanted(topic: Topic) -> QoSProfile:

@@ -14,9 +14,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from . import topics
 from .base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode, Parameter
-from .recorder import type_name
 from .table import NAMESPACE, SETTINGS, TABLE, NodeEntry
-from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES
+from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES, type_name
 
 HEAD = f"""# Topics, services and parameters
 

@@ -60,6 +60,13 @@ PREDICTED_PATH = Topic('predicted_path', Path, qos.COMMAND, 'uncertainty_viz')
 PREDICTED_POSE = Topic('predicted_pose', PoseWithCovarianceStamped, qos.COMMAND, 'uncertainty_viz')
 MEMORY_MAP = Topic('memory_map', PointCloud2, qos.LATCHED, 'uncertainty_viz')
 
+
+def type_name(topic: Topic) -> str:
+    """ROS name of the type of a topic, e.g. std_msgs/msg/String."""
+    package = topic.type.__module__.split('.')[0]
+    return f'{package}/msg/{topic.type.__name__}'
+
+
 PLAN_AXES = ('member', 'step', 'channel')
 SPREAD_AXES = ('kind', 'step', 'channel')  # kinds: mean, epistemic and aleatoric sd
 MEMORY_AXES = ('sample', 'column')
