@@ -15,7 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import memory_commands, robot_commands, threads  # noqa: F401  (threads before numpy)
+from . import (
+    memory_commands,
+    robot_commands,
+    threads,  # noqa: F401  (before numpy)
+    watch_commands,
+)
 from .errors import UserError
 
 console = Console(stderr=True)
@@ -179,6 +184,13 @@ def replay(args: argparse.Namespace) -> int:
     """Learn from a bag, without ROS."""
     from .experiments.replay import replay_bag
 
+    if args.method:
+        from .experiments.compare import compare_command
+
+        with status_bar() as status:
+            report = compare_command(Path(args.bag), args.method, status)
+        return deliver(report, args.json)
+
     with status_bar() as status:
         outcome = replay_bag(Path(args.bag), args.out and Path(args.out), status)
     if args.json:
@@ -186,7 +198,8 @@ def replay(args: argparse.Namespace) -> int:
     else:
         print(
             f'{outcome["transitions"]} transitions in {outcome["seconds"]:.1f} s, '
-            f'{outcome["speed"]:.1f} × real time'
+            f'{outcome["speed"]:.1f} × real time; {outcome["cpu_seconds"]:.1f} s of the '
+            f'processor, {outcome["cpu_speed"]:.1f} × real time'
         )
         print(f'posterior sha256 {outcome["digest"]}')
         if outcome['equal'] is None:
@@ -345,8 +358,14 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument('bag', help='MCAP bag folder, e.g. out/demo-quad-0/bag')
     sub.add_argument('--out', help='write the learned state to this folder')
+    sub.add_argument(
+        '--method',
+        metavar='M',
+        help='compare methods on the bag instead: comma-separated, or all that need no simulator',
+    )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
+    watch_commands.register(command)
     memory_commands.register(command)
     robot_commands.register(command)
 

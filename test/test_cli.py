@@ -11,11 +11,13 @@ from rosbags.typesys import Stores, get_typestore
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.experiments import bench
 from lifelong_bayes_ros.experiments.agents import LearningAgent
+from lifelong_bayes_ros.experiments.bag import open_bag
+from lifelong_bayes_ros.experiments.draw import frames
 from lifelong_bayes_ros.experiments.life import run_life
 from lifelong_bayes_ros.experiments.lives import report_object, row
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.learning.codec import encode_prior
-from lifelong_bayes_ros.learning.store import load_state
+from lifelong_bayes_ros.learning.store import START, STATE_FOLDER, load_state, save_state
 from lifelong_bayes_ros.robot import wire
 from lifelong_bayes_ros.robot.spec import load_robot
 
@@ -35,7 +37,7 @@ class Tape(LearningAgent):
 
 
 def write_bag(
-    path: Path, prior, tape, digest: str | None, spoil=lambda data: data, step=81
+    path: Path, prior, tape, digest: str | None, spoil=lambda data: data, step=81, start=None
 ) -> None:
     """A bag as the recorder writes it, made without ROS."""
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -58,6 +60,9 @@ def write_bag(
         kind = 'std_msgs/msg/Float32MultiArray'
         labels = [dimension(label=k, size=n, stride=n) for k, n in wire.sizes(QUAD).items()]
         labelled = message['MultiArrayLayout'](dim=labels, data_offset=0)
+        if start is not None:  # the learner has just told of its state
+            text = message['String'](data=json.dumps({'event': 'saved', **start}))
+            send('/lifelong/event', 'std_msgs/msg/String', text, 0)
         for number, transition in enumerate(tape, start=1):
             content = store.types[kind](layout=labelled, data=wire.encode(transition))
             send('/lifelong/transition', kind, content, number)
@@ -177,3 +182,90 @@ def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypa
         assert f'## `{command}`' in page
         assert f'| figure of {what} | 1.25 | ms | ≤ 1 | **no** |' in page
     assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(bench.COMMANDS)
+
+
+@pytest.mark.parametrize('early', [False, True])
+def test_a_replay_goes_on_from_the_state_at_the_start_of_a_recording(
+    tiny_prior, tmp_path, capsys, early
+):
+    """The recording begins while the learner has long been learning."""
+    phases = {'phases': [('A', 40), ('B', 40)], 'episode': 50}
+    life = load_life('quad').model_copy(update=phases)
+    agent = Tape(tiny_prior, seed=0)
+    folder = tmp_path / 'bag' / STATE_FOLDER
+    heard = 20 if early else 33  # transitions before the first one that is recorded
+
+    def save(step):
+        if step == 33:  # step + 1 transitions are learned from by now
+            save_state(agent.learner, folder)
+            start = {
+                'step': agent.learner.step,
+                'stamp_ns': agent.learner.stamp_ns,
+                'digest': agent.learner.digest(),
+            }
+            (folder / START).write_text(json.dumps(start))
+
+    run_life(QUAD, life, agent, seed=0, progress=save)
+    start = json.loads((folder / START).read_text())
+    digest = agent.learner.digest()
+    write_bag(tmp_path / 'made', tiny_prior, agent.tape[heard:], digest, start=start)
+    for file in (tmp_path / 'made').iterdir():
+        file.rename(tmp_path / 'bag' / file.name)
+    assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['began_at'] == start['step'] == 34
+    assert found['transitions'] == 81 - 34
+    assert found['digest'] == digest
+
+
+def test_methods_are_compared_on_a_recording(recorded, tiny_prior, tmp_path, capsys):
+    bag = tmp_path / 'bag'
+    write_bag(bag, tiny_prior, recorded.tape, None)
+    assert cli.main(['replay', str(bag), '--method', 'frozen,walk', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = {r['name']: r['value'] for r in report['rows']}
+    assert {name.split(':')[0] for name in found} == {'frozen', 'walk'}
+    # The nominal model's errors, computed once more from its parameters alone.
+    dynamics, past, squares = tiny_prior.dynamics, tiny_prior.dynamics.history(), []
+    for t in recorded.tape:
+        if not t.usable:
+            past = dynamics.history()
+            continue
+        x, u = t.state.astype(float), t.action.astype(float)
+        change = dynamics.design(x, u, past) @ dynamics.nominal_theta.astype(np.float32)
+        error = QUAD.wrap(t.next_state - x - dynamics.scale * change) / dynamics.scale
+        squares.append(np.mean(error**2))
+        past = np.vstack([u, past[:-1]])
+    assert found['frozen: one-step error'] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-4)
+    assert found['walk: one-step error'] != found['frozen: one-step error']
+    for method in ('frozen', 'walk'):
+        assert 0 < found[f'{method}: 90 % intervals cover'] <= 1
+        assert found[f'{method}: 15-step error'] > found[f'{method}: one-step error']
+
+
+@pytest.mark.parametrize(
+    ('method', 'reason'),
+    [('oracle', 'made in a simulator'), ('owrs', 'unknown; use'), (' ,', 'none given')],
+)
+def test_a_method_that_cannot_be_compared_is_refused(tmp_path, capsys, method, reason):
+    assert cli.main(['replay', str(tmp_path), '--method', method]) == 2
+    assert reason in ' '.join(capsys.readouterr().err.split())
+
+
+def test_a_bag_without_markers_is_drawn_all_the_same(recorded, tiny_prior, tmp_path):
+    bag = tmp_path / 'bag'
+    write_bag(bag, tiny_prior, recorded.tape, None)
+    out = tmp_path / 'view.png'
+    assert cli.main(['draw', str(bag), '--out', str(out)]) == 0
+    with open_bag(bag) as opened:
+        (frame,) = frames(opened, film=False)
+    (body,) = [s for s in frame.shapes if s.ns == 'robot']
+    places = np.array([t.next_state[:2] for t in recorded.tape])
+    assert np.linalg.norm(places - body.position[[0, 2]], axis=1).min() < 1e-6
+
+
+def test_a_bag_without_a_learner_has_no_page(recorded, tiny_prior, tmp_path, capsys):
+    bag = tmp_path / 'bag'
+    write_bag(bag, tiny_prior, recorded.tape, None)
+    assert cli.main(['report', str(bag)]) == 2
+    assert 'no topic `learner_state`' in capsys.readouterr().err

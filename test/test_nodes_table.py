@@ -5,12 +5,9 @@ import importlib
 import json
 import re
 
-import numpy as np
 import pytest
 
 pytest.importorskip('rclpy')
-
-from std_msgs.msg import Header
 
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
@@ -26,7 +23,6 @@ from lifelong_bayes_ros.nodes.table import (
     remappings,
     starts,
 )
-from lifelong_bayes_ros.nodes.uncertainty_viz import _ellipsoid, memory_cloud
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.spec import load_robot
 
@@ -174,42 +170,6 @@ class TestStarts:
     def test_only_simulated_robots_need_a_clock_of_their_own(self):
         assert remappings('/robot1', {'sim': True}) == [('/clock', '/robot1/clock')]
         assert remappings('/robot1', {}) == remappings('/lifelong', {'sim': True}) == []
-
-
-class TestDisplay:
-    """Messages of the display."""
-
-    def test_the_memory_map_is_a_cloud(self):
-        table = np.array([[0.5, 1.5, 0], [0.25, 2.5, 1]], np.float32)
-        cloud = memory_cloud(table, Header(frame_id='odom'))
-        assert [f.name for f in cloud.fields] == ['x', 'y', 'z', 'intensity']
-        assert (cloud.width, cloud.point_step, cloud.row_step) == (2, 16, 32)
-        points = np.frombuffer(cloud.data.tobytes(), np.float32).reshape(-1, 4)
-        np.testing.assert_array_equal(points, [[0.5, 1.5, 0, 0], [0.25, 2.5, 0, 1]])
-        assert memory_cloud(table[:0], Header()).width == 0
-
-    def test_an_ellipsoid_leans_as_its_covariance_does(self):
-        up = np.array([[1.0, 0.9], [0.9, 1.0]])  # along x = z
-        marker = _ellipsoid(np.array([1.0, 0.0, 2.0]), up, (0, 2), (1.0, 0.0, 0.0))
-        q = marker.pose.orientation
-        axis = [1 - 2 * q.y**2, -2 * q.w * q.y]  # where +x is turned to, as (x, z)
-        assert abs(axis @ np.array([1, 1])) == pytest.approx(np.sqrt(2))
-        assert marker.scale.x == pytest.approx(4 * np.sqrt(1.9))
-        assert marker.scale.z == pytest.approx(4 * np.sqrt(0.1))
-        assert (marker.pose.position.x, marker.pose.position.z) == (1.0, 2.0)
-
-    def test_on_the_ground_an_ellipsoid_lies_flat(self):
-        along = np.array([[1.0, 0.9], [0.9, 1.0]])  # along x = y
-        marker = _ellipsoid(np.array([1.0, 2.0, 0.0]), along, (0, 1), (1.0, 0.0, 0.0))
-        q = marker.pose.orientation
-        axis = [1 - 2 * q.z**2, 2 * q.w * q.z]  # where +x is turned to, as (x, y)
-        assert abs(axis @ np.array([1, 1])) == pytest.approx(np.sqrt(2))
-        assert marker.scale.y == pytest.approx(4 * np.sqrt(0.1))
-        assert marker.scale.z < 0.1 * marker.scale.y and marker.pose.position.y == 2.0
-
-    def test_a_point_has_some_extent(self):
-        marker = _ellipsoid(np.zeros(3), np.zeros((2, 2)), (0, 2), (0, 0, 0))
-        assert min(marker.scale.x, marker.scale.y, marker.scale.z) > 0
 
 
 class TestLaunch:

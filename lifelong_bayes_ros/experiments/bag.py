@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -18,10 +20,13 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.codec import decode_prior
 from ..learning.learner import Event
-from .life import Trace
+from .salvage import is_finished, salvage
+
+if TYPE_CHECKING:
+    from .life import Trace
 
 # What rosbags raises on files that are not bags, or only parts of one.
-DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, KeyError, struct.error)
+DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, TypeError, KeyError, struct.error)
 
 
 class Bag:
@@ -45,8 +50,18 @@ class Bag:
         Raises:
             UserError: the bag has none of these topics.
         """
+        for ending, message, _ in self.timed(*endings):
+            yield ending, message
+
+    def timed(self, *endings: str) -> Iterator[tuple[str, Any, int]]:
+        """As `messages`, each with the time at which it was received, nanoseconds."""
+        for ending, read, received in self.raw(*endings):
+            yield ending, read(), received
+
+    def raw(self, *endings: str) -> Iterator[tuple[str, Callable[[], Any], int]]:
+        """As `timed`, but each message comes as a function that reads it: most are not wanted."""
         chosen = {
-            c.id: ending
+            c.topic: ending
             for c in self.reader.connections
             for ending in endings
             if c.topic.endswith('/' + ending)
@@ -56,9 +71,10 @@ class Bag:
                 f'{self.path}: no topic ends with {" or ".join(endings)}; it holds '
                 f'{", ".join(sorted(self.reader.topics)) or "nothing"}'
             )
-        connections = [c for c in self.reader.connections if c.id in chosen]
-        for connection, _, data in self.reader.messages(connections=connections):
-            yield chosen[connection.id], self.reader.deserialize(data, connection.msgtype)
+        connections = [c for c in self.reader.connections if c.topic in chosen]
+        for connection, received, data in self.reader.messages(connections=connections):
+            read = partial(self.reader.deserialize, data, connection.msgtype)
+            yield chosen[connection.topic], read, received
 
     def prior(self) -> tuple[Prior, dict[str, Any]]:
         """The prior that the recorded learner started from, and its settings."""
@@ -69,29 +85,55 @@ class Bag:
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
-    """Open a bag folder.
+    """Open a bag: a folder, or one MCAP file.
+
+    One that its recorder did not finish, or is still writing, is read as far as it goes.
 
     Raises:
         UserError: it does not exist or is not a readable bag.
     """
     if not path.exists():
         raise UserError(f'{path}: no such bag; give the folder that holds metadata.yaml')
-    try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        reader.open()
-    except DAMAGED as error:
-        raise UserError(
-            f'{path}: not a readable bag ({error}); give a folder with metadata.yaml and an MCAP '
-            'file that its recorder has closed'
-        ) from None
-    try:
-        yield Bag(reader, path)
-    finally:
-        reader.close()
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            files = _whole_files(path, Path(temporary))
+            reader = AnyReader(files, default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            reader.open()
+        except DAMAGED as error:
+            raise UserError(
+                f'{path}: not a readable bag ({error}); give a folder with metadata.yaml or MCAP '
+                'files'
+            ) from None
+        try:
+            yield Bag(reader, path)
+        finally:
+            reader.close()
+
+
+def _whole_files(path: Path, temporary: Path) -> list[Path]:
+    """What to read of a bag: itself, or its files, with copies of those that were not finished."""
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted([*path.glob('*.mcap'), *path.glob('*/*.mcap')])
+    finished = {file: is_finished(file) for file in files}
+    if all(finished.values()) and (path / 'metadata.yaml').is_file():
+        return [path]
+    whole = []
+    for number, (file, good) in enumerate(finished.items()):
+        if not good:
+            copy = temporary / f'{number}.mcap'
+            if not salvage(file, copy):
+                continue  # nothing of it had reached the disk
+            file = copy
+        whole.append(file)
+    return whole or [path]
 
 
 def read_trace(path: Path) -> Trace:
     """The life that a bag of the simulated robot recorded, step by step."""
+    from .life import Trace  # needs the simulator, which no other bag does
+
     trace = Trace()
     with open_bag(path) as bag:
         prior, _ = bag.prior()

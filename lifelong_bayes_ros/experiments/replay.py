@@ -4,15 +4,130 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.learner import Learner, LearnerConfig
-from ..learning.store import save_state
+from ..learning.store import START, STATE_FOLDER, load_state, save_state
 from ..robot import wire
+from ..robot.spec import RobotSpec
+from ..robot.transitions import Transition
 from .bag import Bag, open_bag
-from .lives import Status
+
+Status = Callable[[str, float], None]  # what is going on, share done
+
+OVERTAKING = 1_000_000_000  # ns by which messages of two topics may overtake each other in a bag
+
+
+@dataclass
+class Recording:
+    """A bag as a learner sees it: where it starts, and what comes then.
+
+    `digests` are those of the posterior that the live learner told when it saved, by step;
+    `orders` what an operator told it (`learning` on or off, `reset`), by step.
+    """
+
+    path: Path
+    bag: Bag
+    prior: Prior
+    config: LearnerConfig
+    seed: int
+    start: dict[str, Any] | None
+    events: list[dict[str, Any]]
+    total: int
+
+    @property
+    def spec(self) -> RobotSpec:
+        """The robot that was recorded."""
+        return self.prior.dynamics.spec
+
+    @property
+    def digests(self) -> dict[int, str]:
+        """Digests of the live posterior, by step."""
+        return {e['step']: e['digest'] for e in self.events if e['event'] == 'saved'}
+
+    @property
+    def orders(self) -> dict[int, list[dict[str, Any]]]:
+        """What an operator told the live learner, by step."""
+        told: dict[int, list[dict[str, Any]]] = {}
+        for event in self.events:
+            if event['event'] == 'learning':
+                told.setdefault(event['step'], []).append(event)
+        return told
+
+    def learner(self) -> Learner:
+        """A learner as the live one was when the recording began."""
+        if self.start is None:
+            learner = Learner(self.prior, self.config, self.seed)
+        else:
+            learner = load_state(self.path / STATE_FOLDER, 'cpu', True)
+        if learner.background is not None:
+            learner.background.late = {e['step'] for e in self.events if e.get('late')}
+        return learner
+
+    def transitions(self) -> Iterator[Transition]:
+        """Every transition that the live learner saw after the start.
+
+        Those up to the one that its state had seen last are left out. That one is looked for
+        among those recorded before the learner told of its state, since a simulated robot's
+        stamps come again.
+        """
+        known = None if self.start is None else self._number_of(self.start['stamp_ns'])
+        for number, transition in enumerate(self._all()):
+            if known is None or number > known:
+                yield transition
+
+    def _all(self) -> Iterator[Transition]:
+        for _, message in self.bag.messages('transition'):
+            yield wire.decode(self.spec, message)
+
+    def _number_of(self, stamp_ns: int) -> int | None:
+        told = None
+        for _, message, received in self.bag.timed('event'):
+            event = json.loads(message.data)
+            if event['event'] == 'saved' and event['stamp_ns'] == stamp_ns:
+                told = received
+                break
+        if told is None:
+            return None
+        found = None
+        for number, (_, message, received) in enumerate(self.bag.timed('transition')):
+            if received > told + OVERTAKING:
+                break
+            if wire.decode(self.spec, message).stamp_ns == stamp_ns:
+                found = number
+        return found
+
+
+def recording(bag: Bag, path: Path) -> Recording:
+    """What a bag holds for a learner.
+
+    Raises:
+        UserError: no trunk, no transitions, or a damaged copy of a state.
+    """
+    prior, meta = bag.prior()
+    total = next((n for name, n in bag.topics().items() if name.endswith('/transition')), 0)
+    if total == 0:
+        raise UserError(f'{path}: holds no transitions; record the topic `transition`')
+    file = path / STATE_FOLDER / START
+    try:
+        start = json.loads(file.read_text('utf-8')) if file.is_file() else None
+    except ValueError as error:
+        raise UserError(f'{file}: damaged ({error}); delete {file.parent}') from None
+    return Recording(
+        path,
+        bag,
+        prior,
+        LearnerConfig(**meta['config']),
+        meta['seed'],
+        start,
+        _recorded_events(bag),
+        total,
+    )
 
 
 def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
@@ -24,7 +139,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         status: progress.
 
     Returns:
-        Number of transitions, seconds, speed against the recorded time, digest of the posterior,
+        Number of transitions, seconds on the wall and of the processor, both as multiples of real
+        time, digest of the posterior,
         the digests that the live learner recorded when it saved, by transition, and whether the
         replay went through the same ones (None if there are none).
 
@@ -32,42 +148,40 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         UserError: no bag, or it holds no trunk or no transitions.
     """
     with open_bag(path) as bag:
-        prior, meta = bag.prior()
-        spec = prior.dynamics.spec
-        total = next((n for name, n in bag.topics().items() if name.endswith('/transition')), 0)
-        if total == 0:
-            raise UserError(f'{path}: holds no transitions; record the topic `transition`')
-        learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'])
-        events = _recorded_events(bag)
-        recorded = {e['step']: e['digest'] for e in events if e['event'] == 'saved'}
-        if learner.background is not None:
-            learner.background.late = {e['step'] for e in events if e.get('late')}
+        recorded = recording(bag, path)
+        learner, digests, orders = recorded.learner(), recorded.digests, recorded.orders
+        begun = learner.step
         equal: list[bool] = []
-        first, lost, expected = None, 0, None
-        started = time.perf_counter()
-        for _, message in bag.messages('transition'):
-            transition = wire.decode(spec, message)
+        first, last, lost, expected = None, 0, 0, None
+        started, cpu = time.perf_counter(), time.process_time()
+        for transition in recorded.transitions():
             lost += 0 if expected is None else transition.sequence - expected
             expected = transition.sequence + 1
-            first = first or transition.stamp_ns
+            first, last = first or transition.stamp_ns, transition.stamp_ns
             learner.observe(transition)
-            if learner.step in recorded:
-                equal.append(learner.digest() == recorded[learner.step])
-            status('replaying', learner.step / total)
-        seconds = time.perf_counter() - started
+            for order in orders.get(learner.step, ()):
+                learner.learning = order['on']
+            if learner.step in digests:
+                equal.append(learner.digest() == digests[learner.step])
+            status('replaying', min((learner.step - begun) / recorded.total, 1.0))
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        spec = recorded.spec
     if out is not None:
         save_state(learner, out)
     digest = learner.digest()
     return {
         'command': f'replay {path}',
         'robot': spec.name,
-        'transitions': learner.step,
+        'transitions': learner.step - begun,
         'learned': learner.learned,
         'lost': lost,
         'seconds': seconds,
-        'speed': (learner.stamp_ns - first) * 1e-9 / seconds,
+        'speed': (last - (first or last)) * 1e-9 / seconds,
+        'cpu_seconds': cpu,
+        'cpu_speed': (last - (first or last)) * 1e-9 / cpu,
         'digest': digest,
-        'recorded': recorded,
+        'recorded': {k: v for k, v in digests.items() if k > begun},
+        'began_at': begun,
         'equal': all(equal) if equal else None,
     }
 

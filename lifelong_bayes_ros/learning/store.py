@@ -32,6 +32,8 @@ from .tape_state import tape_from, tape_state
 
 PRIOR = 'prior.safetensors'
 STATE = 'learner.safetensors'
+STATE_FOLDER = 'state'  # in a bag's folder: what the learner knew before the recording
+START = 'start.json'  # there: step, stamp and digest of that state
 BACKGROUND = 'background.'  # begins the names of its arrays
 OUTCOMES = 'outcomes.'
 

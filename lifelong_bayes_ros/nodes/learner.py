@@ -219,6 +219,9 @@ class LearnerNode(BaseNode):
             self.memory_due = False
             learner = self.learner
             table = memory_map(learner.dynamics, learner.library, learner.prior.noise)
+            states = [s.x for r in learner.library.regimes for s in r.reservoir.samples]
+            states = np.reshape(states, (len(table), len(self.spec.state)))
+            table = np.hstack([table, states])
             self.memory.publish(table_to_msg(table, topics.MEMORY_AXES))
 
     # ------------------------------------------------------------------ services

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -16,23 +20,37 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from std_srvs.srv import Trigger
 
 from ..errors import UserError
+from ..learning.codec import unpack
+from ..learning.store import PRIOR, START, STATE, STATE_FOLDER, write_atomically
 from . import topics
-from .base import OK, BaseNode, Parameter, run
-from .topics import Topic
+from .bag_writer import BagWriter, Recorded
+from .base import OK, WARN, BaseNode, Parameter, run
+from .codecs import msg_to_bytes
+from .topics import Topic, type_name
 
 DEPTH = 1000  # messages that may wait while the disk is busy
+FLUSH_SECONDS = 1.0  # what a crash may cost
+LEAST_FREE = 1_000_000_000  # bytes of disk below which it warns
+ERROR = DiagnosticStatus.ERROR
 
 
 class Recorder(BaseNode):
-    """Writes every topic of the graph to a bag that `ros2 bag` and rosbags read."""
+    """Writes every topic of the graph to a bag that `ros2 bag` and rosbags read.
+
+    Where the learner has learned before the recording begins, it is asked to save, and a copy of
+    its state goes into the bag's folder: a replay begins there.
+    """
 
     NAME = 'recorder'
     TASK = 'recording'
-    PARAMETERS = (Parameter('out', '', 'folder of the bag; must not exist yet'),)
+    PARAMETERS = (
+        Parameter('out', '', 'folder of the bag; must not exist yet'),
+        Parameter('file_megabytes', 512, 'size from which the next file is begun', 1, 65536),
+        Parameter('save_state', True, 'copy what the learner knew before into the bag'),
+    )
 
     def configure(self) -> None:
         self.spec = self.load_spec()
@@ -49,41 +67,101 @@ class Recorder(BaseNode):
         ]
         if (goal := topics.goal_topic(self.spec)) is not None:
             self.topics.append(goal)
+        self.writer: BagWriter | None = None
+        self.early: dict[str, bytes] = {}  # what came before activation
+        self.trouble = ''  # why nothing is written any more
         for topic in self.topics:
             self.listen(topic, partial(self._write, topic.name), _wanted(topic), raw=True)
+        self.save = self.create_client(Trigger, 'learner/save')
+        self._owned.append((self.destroy_client, self.save))
+        self.every(FLUSH_SECONDS, self._flush)
 
     def activate(self) -> None:
-        self.written = 0
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = Writer(self.out, version=9, storage_plugin=StoragePlugin.MCAP)
-        self.writer.open()
-        store = get_typestore(Stores.ROS2_JAZZY)
-        self.connections = {
-            topic.name: self.writer.add_connection(
-                self.resolve_topic_name(topic.name),
-                type_name(topic),
-                typestore=store,
-                offered_qos_profiles=[_offered(topic.qos)],
+        self.last_ns = 0
+        self.begun = self.asked = self.copied = False  # hearing a belief, for a state, and it
+        recorded = {
+            topic.name: Recorded(
+                self.resolve_topic_name(topic.name), type_name(topic), _offered(topic.qos)
             )
             for topic in self.topics
         }
+        try:
+            self.writer = BagWriter(self.out, recorded, self.value('file_megabytes') * 1_000_000)
+        except OSError as error:
+            raise UserError(
+                f'parameter out: {self.out} cannot be written ({error.strerror}); give another '
+                'folder'
+            ) from None
+        for topic, message in self.early.items():
+            self._write(topic, message)
 
     def deactivate(self) -> None:
         """The bag is complete: recording again takes a new folder."""
-        self.writer.close()
+        if self.writer is not None and not self.trouble:
+            self._attempt_to(self.writer.close)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        return OK, f'recording to {self.value("out")}', {'messages': self.written}
+        free = shutil.disk_usage(self.out).free
+        figures = {'messages': self.writer.written, 'disk free MB': free // 1_000_000}
+        if self.trouble:
+            return ERROR, f'not recording: {self.trouble}', figures
+        if free < LEAST_FREE:
+            return WARN, f'recording to {self.out}, the disk is almost full', figures
+        return OK, f'recording to {self.out}', figures
 
     def _write(self, topic: str, message: bytes) -> None:
-        self.writer.write(self.connections[topic], self.get_clock().now().nanoseconds, message)
-        self.written += 1
+        if self.writer is None:  # a latched one, which comes only once
+            self.early[topic] = message
+            return
+        if self.trouble:
+            return
+        # Never backwards, whatever the clock does: a bag without an index is read in order.
+        self.last_ns = max(self.last_ns, self.get_clock().now().nanoseconds)
+        self._attempt_to(lambda: self.writer.write(topic, self.last_ns, message))
+        if topic == topics.HEAD.name and not self.begun:
+            self.begun = True
+            self._ask_for_state(message)
+        elif topic == topics.EVENT.name and self.asked and not self.copied:
+            self._copy_state(message)
+
+    def _flush(self) -> None:
+        if not self.trouble:
+            self._attempt_to(self.writer.flush)
+
+    def _attempt_to(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self.trouble = f'{self.out}: {error.strerror}'
+            self.get_logger().error(
+                f'{self.trouble}; what was written until now can be read; free the disk and '
+                'record to a new folder'
+            )
+
+    # ------------------------------------------------------------------ the state at the start
+    def _ask_for_state(self, message: bytes) -> None:
+        """Of a learner that knew something before."""
+        head = deserialize_message(message, topics.HEAD.type)
+        self.asked = self.value('save_state') and _learned_until(head) > 0
+        if self.asked:
+            self.save.call_async(Trigger.Request())
+
+    def _copy_state(self, message: bytes) -> None:
+        event = json.loads(deserialize_message(message, topics.EVENT.type).data)
+        folder = Path(event.get('folder', ''))
+        if event['event'] != 'saved' or not (folder / STATE).is_file():
+            return
+        self.copied = True
+        (self.out / STATE_FOLDER).mkdir()
+        for name in (PRIOR, STATE):
+            shutil.copyfile(folder / name, self.out / STATE_FOLDER / name)
+        start = {k: event[k] for k in ('step', 'stamp_ns', 'digest')}
+        write_atomically(self.out / STATE_FOLDER / START, json.dumps(start).encode())
 
 
-def type_name(topic: Topic) -> str:
-    """ROS name of the type of a topic, e.g. std_msgs/msg/String."""
-    package = topic.type.__module__.split('.')[0]
-    return f'{package}/msg/{topic.type.__name__}'
+def _learned_until(head: Any) -> int:
+    """Stamp of the last transition that a belief knows of; 0: of none."""
+    return unpack('belief', msg_to_bytes(head), topics.HEAD.name)[1]['stamp_ns']
 
 
 def _wanted(topic: Topic) -> QoSProfile:

@@ -97,7 +97,8 @@ class View(Section):
 
     `body`: at (x, z) with a pitch. `vehicle`: from above, at (x, y) with a heading. `chain`:
     joints in the x-z plane from the origin, or from (x, 0); their angles are measured upwards from
-    +x, or, if `upright`, from the vertical towards +x.
+    +x, or, if `upright`, from the vertical towards +x. `model` is the MJCF file that the robot's
+    shapes come from; with `tip`, a site of it, plans are drawn where that site goes.
     """
 
     kind: Literal['body', 'vehicle', 'chain']
@@ -110,6 +111,8 @@ class View(Section):
     joints: list[str] = []
     lengths: list[Positive] = []
     upright: bool = False
+    model: str | None = None
+    tip: str | None = None
 
 
 class RobotSpec(Section):
