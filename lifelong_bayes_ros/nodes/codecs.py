@@ -25,6 +25,8 @@ from std_msgs.msg import (
     UInt8MultiArray,
 )
 
+from ..control import choice_wire
+from ..control.policy_posterior import Choice, Senses
 from ..errors import UserError
 from ..robot import wire
 from ..robot.spec import RobotSpec
@@ -276,6 +278,21 @@ def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transiti
         UserError: its layout is not that of this robot.
     """
     return wire.decode(spec, message)
+
+
+def choice_to_msg(choice: Choice) -> Float32MultiArray:
+    """A choice of the planner as labelled parts; the label of the last names the regime."""
+    data = array('f', choice_wire.encode(choice).tobytes())
+    return Float32MultiArray(layout=_layout(choice_wire.sizes(choice)), data=data)
+
+
+def choice_from_msg(senses: Senses, message: Float32MultiArray) -> Choice:
+    """The choice of `choice_to_msg`.
+
+    Raises:
+        UserError: its layout is not that of this robot.
+    """
+    return choice_wire.decode(senses, message)
 
 
 def _layout(sizes: Mapping[str, int]) -> MultiArrayLayout:
