@@ -33,6 +33,9 @@ BATCH = 64
 FIRST_NOISE = 0.1  # half ranges squared, before anything was seen
 LEAST_NOISE = 1e-4
 NOISE_RATE = 0.02
+MEASURED = 25  # choices between measurements of the curvature
+SAMPLE = 256  # inputs that it is measured on
+FAINT = 0.01  # of a layer's mean curvature, at least
 KNOWN = 2.0  # mean squared error in units of the noise up to which a choice has been learned
 SHARE = 0.01  # of the old precision: it is diagonal, which says little once weights move
 
@@ -46,6 +49,7 @@ class PolicyConfig:
     least: int = 64  # choices before the first step
     capacity: int = 1024  # choices remembered per regime
     lr: float = 2e-3
+    temperature: float = 0.1  # of the posterior: choices that follow each other are alike
     settle: int = 500  # choices over which the learning rate falls to 1/√2
     memory: bool = True  # other regimes are remembered
 
@@ -71,6 +75,24 @@ class PolicyNetwork(torch.nn.Module):
         hidden = torch.relu(inputs @ self.w1 + self.b1)
         hidden = torch.relu(hidden @ self.w2 + self.b2)
         return torch.cat([hidden, inputs], dim=1) @ self.w3 + self.b3
+
+    @torch.no_grad()
+    def squares(self, inputs: Tensor, signs: Tensor) -> list[Tensor]:
+        """Σ_n (∂ signs_nᵀ f(i_n) / ∂w)² for every weight w, as the parameters are, by hand.
+
+        Args:
+            inputs: [n, di].
+            signs: direction of each example in the outputs [n, outputs].
+        """
+        first = torch.relu(inputs @ self.w1 + self.b1)
+        second = torch.relu(first @ self.w2 + self.b2)
+        back = [signs, (signs @ self.w3[: second.shape[1]].T) * (second > 0)]
+        back.append((back[1] @ self.w2.T) * (first > 0))
+        into = [torch.cat([second, inputs], dim=1), first, inputs]
+        found: list[Tensor] = []
+        for a, d in zip(reversed(into), reversed(back), strict=True):
+            found += [a.square().T @ d.square(), d.square().sum(dim=0)]
+        return found
 
 
 class Shelf:
@@ -167,8 +189,8 @@ class PolicyLearner:
         shelf.add(choice.inputs, plan, self.rng)
         if self.version < self.config.least:
             return
-        if self.version == self.config.least:
-            self._start()
+        if (self.version - self.config.least) % MEASURED == 0:
+            self._measure(shelf)
         self._learn(shelf)
 
     def plans(self, inputs: np.ndarray) -> np.ndarray:
@@ -254,12 +276,13 @@ class PolicyLearner:
         """Be in a regime; the choices of all others are memory."""
         self.regime = regime
         others = [s for n, s in self.shelves.items() if n != self.regime and s.size]
-        self._others, self._others_stand_for = None, 0
+        self._others, self._others_inputs, self._others_stand_for = None, None, 0
         if others:
             inputs = np.concatenate([s.inputs for s in others])
             plans = np.concatenate([s.plans for s in others])
             weights = np.concatenate([np.full(s.size, s.seen / s.size, 'f4') for s in others])
             self._others = (self._tensor(inputs), plans, self._tensor(weights))
+            self._others_inputs = inputs
             self._others_stand_for = sum(s.seen for s in others)
 
     def restart(self, prior: DiagonalGaussian) -> None:
@@ -271,24 +294,33 @@ class PolicyLearner:
             lr=self.config.lr,
             ess=float(BATCH),
             rule=VADAM,
+            temperature=self.config.temperature,
             prior=scaled,
-            betas=(0.9, 0.995),
+            betas=(0.9, 0.999),
             generator=self.generator,
         )
         self._twin = self.optimizer.twin(self.network)
 
-    def _start(self) -> None:
-        """Curvature as the first choices show it: the mean square of batch gradients."""
-        objective = self._objective(self.shelves[self.regime], BATCH)
-        parameters = list(self.network.parameters())
-        squares = [torch.zeros_like(p) for p in parameters]
-        for _ in range(8):
-            loss = objective.batch(BATCH // 2, self.picker)(self.network) / BATCH
-            for s, g in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
-                s.add_(g.square() / 8)
-        for p, s in zip(parameters, squares, strict=True):
-            # A unit that is silent at first must not learn in leaps.
-            self.optimizer.set_curvature(p, s.clamp_min(float(s.mean()) + 1e-8))
+    def _measure(self, shelf: Shelf) -> None:
+        """Give the optimizer the Gauss–Newton diagonal of a sample of all that is remembered.
+
+        Squared gradients, which it follows in between, see nothing where labels are soft. One
+        random sign per output stands for the sum over outputs: E[(Σ_k ±J_k)²] = Σ_k J_k².
+        """
+        inputs = [shelf.inputs] if self._others is None else [shelf.inputs, self._others_inputs]
+        shares = [max(shelf.seen, BATCH), self._others_stand_for][: len(inputs)]
+        curvature = [torch.zeros_like(p) for p in self.network.parameters()]
+        for rows, share in zip(inputs, shares, strict=True):
+            picked = self.rng.integers(len(rows), size=SAMPLE)
+            signs = self.rng.choice((-1.0, 1.0), (SAMPLE, self.shape[1])) / np.sqrt(self.noise)
+            found = self.network.squares(
+                self._tensor(rows[picked]), self._tensor(signs.astype(np.float32))
+            )
+            for total, part in zip(curvature, found, strict=True):
+                total.add_(part * (share / (sum(shares) * SAMPLE)))
+        for p, h in zip(self.network.parameters(), curvature, strict=True):
+            # A unit that is silent by now must not learn in leaps.
+            self.optimizer.set_curvature(p, h.clamp_min(FAINT * float(h.mean()) + 1e-8) / BATCH)
 
     def _precision(self) -> dict[str, Tensor]:
         """Posterior precision of every weight: data, and the prior as it is."""
