@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import memory_commands, threads  # noqa: F401  (threads before numpy)
+from . import memory_commands, policy_commands, threads  # noqa: F401  (threads before numpy)
 from .errors import UserError
 
 console = Console(stderr=True)
@@ -338,6 +338,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
     memory_commands.register(command)
+    policy_commands.register(command)
 
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
     sub.add_argument('--robot', default='quad', help='robot name or robot file')
