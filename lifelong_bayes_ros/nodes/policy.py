@@ -196,7 +196,8 @@ class Policy(BaseNode):
             self._settle()
             self.controller.adopt(dynamics)
         if self.newest_policy is not None:
-            self._take_policy()
+            with suppress(UserError):  # it was said when it came
+                self._take_policy()
         if self.newest_head is not None:
             # The small head may overtake its large trunk; one of the old trunk is of no use.
             with suppress(UserError):
