@@ -5,9 +5,10 @@ posterior, bit for bit. What is learned is a sum of terms (memory.objective):
 
 - the choices of the regime that the robot is in, a uniform sample of them: a likelihood;
 - a K-prior (Khan & Swaroop 2021) over those of all other regimes: soft labels, taken when the
-  robot left them, each sample weighted by the choices that it stands for;
-- a Gaussian prior over the weights. On leaving a regime, a share of the posterior's precision is
-  taken into it, about its mean (EWC, by the optimizer's own precision).
+  robot left them. The memory's size is the memory length of this stream, so that every choice
+  kept counts as one;
+- a Gaussian prior over the weights: a broad one and, from when the last regime was left, a share
+  of the posterior's precision, about its mean (EWC, by the optimizer's own precision).
 
 A choice that the network has not learned keeps its own label: a soft one would teach the error.
 """
@@ -37,6 +38,7 @@ MEASURED = 25  # choices between measurements of the curvature
 SAMPLE = 256  # inputs that it is measured on
 FAINT = 0.01  # of a layer's mean curvature, at least
 KNOWN = 2.0  # mean squared error in units of the noise up to which a choice has been learned
+MOST = 16  # regimes told apart; the oldest two become one
 SHARE = 0.01  # of the old precision: it is diagonal, which says little once weights move
 
 
@@ -167,6 +169,7 @@ class PolicyLearner:
         shapes = [p.flatten() for p in self.network.parameters()]
         parts = [torch.full_like(p, f).double() for p, f in zip(shapes, fans, strict=True)]
         precision = torch.cat(parts).detach()
+        self._broad = precision
         self.restart(DiagonalGaussian(torch.zeros_like(precision), precision))
         self.resume('')
 
@@ -214,9 +217,8 @@ class PolicyLearner:
 
     # ------------------------------------------------------------------ learning
     def _learn(self, shelf: Shelf) -> None:
-        seen = max(shelf.seen, BATCH)
-        objective = self._objective(shelf, seen)
-        total = seen + self._others_stand_for
+        objective = self._objective(shelf)
+        total = sum(self._counts(shelf))
         # The square of a batch's mean gradient is the curvature of one example over the batch.
         for group in self.optimizer.param_groups:
             group['ess'] = float(total * BATCH)
@@ -227,15 +229,18 @@ class PolicyLearner:
                 (loss / total).backward()
             self.optimizer.step()
 
-    def _objective(self, shelf: Shelf, seen: int) -> Objective:
+    def _objective(self, shelf: Shelf) -> Objective:
         likelihood = KnownNoise(self.noise)
-        new = Examples.of(self._tensor(shelf.inputs), shelf.plans, likelihood).stand_for(seen)
-        objective = Objective(((1.0, Loss(new)),))
+        new = Examples.of(self._tensor(shelf.inputs), shelf.plans, likelihood)
+        objective = Objective(((1.0, Loss(new.stand_for(self._counts(shelf)[0]))),))
         if self._others is not None:
-            inputs, plans, weights = self._others
-            old = Examples(inputs, plans, likelihood, weights)
-            objective = objective + Loss(old)
+            objective = objective + Loss(Examples.of(*self._others, likelihood))
         return objective
+
+    def _counts(self, shelf: Shelf) -> list[int]:
+        """Choices that the present regime and, if there are any, the others stand for."""
+        others = [] if self._others is None else [len(self._others[1])]
+        return [max(shelf.size, BATCH), *others]  # a new regime must be heard among the others
 
     def _enter(self, regime: str) -> None:
         """Go over to another regime; what the one that is left taught becomes the prior."""
@@ -252,6 +257,9 @@ class PolicyLearner:
                     self.shelves[regime].absorb(found, self.rng)
                 else:
                     self.shelves[regime] = found
+        if regime not in self.shelves and len(self.shelves) == MOST:
+            oldest, next_one = list(self.shelves)[:2]
+            self.shelves[next_one].absorb(self.shelves.pop(oldest), self.rng)
         if regime not in self.shelves:
             self.shelves[regime] = Shelf(self.config.capacity, *self.shape)
         self.resume(regime)
@@ -266,9 +274,9 @@ class PolicyLearner:
         """The posterior becomes the prior, with a share of its precision."""
         precision = torch.cat([p.double().flatten() for p in self._precision().values()])
         mean = torch.cat([p.detach().double().flatten() for p in self.network.parameters()])
-        old = self.prior.precision
+        data = precision - self.prior.precision
         curvature = [self.optimizer.state[p]['h'] for p in self.network.parameters()]
-        self.restart(DiagonalGaussian(mean, old + SHARE * (precision - old)))
+        self.restart(DiagonalGaussian(mean, self._broad + SHARE * data.clamp_min(0)))
         for p, h in zip(self.network.parameters(), curvature, strict=True):
             self.optimizer.set_curvature(p, h)
 
@@ -276,14 +284,10 @@ class PolicyLearner:
         """Be in a regime; the choices of all others are memory."""
         self.regime = regime
         others = [s for n, s in self.shelves.items() if n != self.regime and s.size]
-        self._others, self._others_inputs, self._others_stand_for = None, None, 0
+        self._others = None
         if others:
             inputs = np.concatenate([s.inputs for s in others])
-            plans = np.concatenate([s.plans for s in others])
-            weights = np.concatenate([np.full(s.size, s.seen / s.size, 'f4') for s in others])
-            self._others = (self._tensor(inputs), plans, self._tensor(weights))
-            self._others_inputs = inputs
-            self._others_stand_for = sum(s.seen for s in others)
+            self._others = (self._tensor(inputs), np.concatenate([s.plans for s in others]))
 
     def restart(self, prior: DiagonalGaussian) -> None:
         """A fresh optimizer, with this prior over the weights."""
@@ -307,14 +311,15 @@ class PolicyLearner:
         Squared gradients, which it follows in between, see nothing where labels are soft. One
         random sign per output stands for the sum over outputs: E[(Σ_k ±J_k)²] = Σ_k J_k².
         """
-        inputs = [shelf.inputs] if self._others is None else [shelf.inputs, self._others_inputs]
-        shares = [max(shelf.seen, BATCH), self._others_stand_for][: len(inputs)]
+        inputs = [self._tensor(shelf.inputs)]
+        inputs += [] if self._others is None else [self._others[0]]
+        shares = self._counts(shelf)
         curvature = [torch.zeros_like(p) for p in self.network.parameters()]
         for rows, share in zip(inputs, shares, strict=True):
             picked = self.rng.integers(len(rows), size=SAMPLE)
             signs = self.rng.choice((-1.0, 1.0), (SAMPLE, self.shape[1])) / np.sqrt(self.noise)
             found = self.network.squares(
-                self._tensor(rows[picked]), self._tensor(signs.astype(np.float32))
+                rows[self._tensor(picked)], self._tensor(signs.astype(np.float32))
             )
             for total, part in zip(curvature, found, strict=True):
                 total.add_(part * (share / (sum(shares) * SAMPLE)))
