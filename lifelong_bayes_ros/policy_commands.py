@@ -27,7 +27,7 @@ def register(command: Command) -> None:
         help='state directory to keep it in; one that is there is gone on with',
     )
     sub.add_argument('--robot', help='robot name or robot file (default: the recorded one)')
-    sub.add_argument('--seed', type=int, default=0)
+    sub.add_argument('--seed', type=int, help='of one that begins (default: as recorded)')
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
 
@@ -36,7 +36,7 @@ def learn_policy(args: argparse.Namespace) -> int:
     from .cli import status_bar
     from .experiments.replay_policy import replay_policy
 
-    if args.seed < 0:
+    if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
     with status_bar() as status:
         outcome = replay_policy(Path(args.bag), Path(args.state), args.robot, args.seed, status)

@@ -19,7 +19,7 @@ from .lives import Status
 
 
 def replay_policy(
-    path: Path, state: Path, robot: str | None, seed: int, status: Status
+    path: Path, state: Path, robot: str | None, seed: int | None, status: Status
 ) -> dict[str, Any]:
     """Learn from all choices in a bag, and keep what comes of it.
 
@@ -27,7 +27,7 @@ def replay_policy(
         path: bag folder.
         state: state directory; a policy posterior that is there is gone on with.
         robot: robot name or file; None: as recorded.
-        seed: of one that begins.
+        seed: of one that begins; None: as recorded.
         status: progress.
 
     Returns:
@@ -39,23 +39,25 @@ def replay_policy(
         UserError: no bag, it holds no choices, or they are of another robot.
     """
     with open_bag(path) as bag:
-        dynamics = bag.prior()[0].dynamics
+        prior, meta = bag.prior()
+        dynamics, seed = prior.dynamics, meta['seed'] if seed is None else seed
         if robot is not None:
             dynamics = replace(dynamics, spec=load_robot(robot))
         senses = Senses(dynamics)
-        if not bag.has('choice'):
-            raise UserError(
-                f'{path}: holds no choices of a planner; record the topic `choice` with '
-                '`policy: {learn: true}` in the robot file'
-            )
-        choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
+        messages = bag.messages('choice') if bag.has('choice') else ()
+        choices = [choice_wire.decode(senses, m) for _, m in messages]
         recorded = {}
         if bag.has('belief/policy'):
             messages = [m for _, m in bag.messages('belief/policy')]
             found = [np.asarray(m.data, np.uint8).tobytes() for m in messages]
-            recorded = {_stamp(data, senses): data for data in found}
+            known = [decode_policy(data, senses.fingerprint) for data in found]
+            if known and known[0].version == 0:  # it began with this bag
+                recorded = {p.stamp_ns: data for p, data in zip(known, found, strict=True)}
     if not choices:
-        raise UserError(f'{path}: holds no choices of a planner')
+        raise UserError(
+            f'{path}: holds no choices of a planner; record with `policy: {{learn: true}}` in the '
+            'robot file'
+        )
     resumed = (state / POLICY).is_file()
     learner = load_policy(state, senses) if resumed else PolicyLearner(senses, seed=seed)
     before = learner.log_likelihood(choices)
@@ -77,7 +79,3 @@ def replay_policy(
         'file': str(state / POLICY),
         'equal': all(equal) if equal else None,
     }
-
-
-def _stamp(data: bytes, senses: Senses) -> int:
-    return decode_policy(data, senses.fingerprint).stamp_ns
