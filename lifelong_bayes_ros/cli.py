@@ -15,12 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import (
-    memory_commands,
-    robot_commands,
-    threads,  # noqa: F401  (before numpy)
-    watch_commands,
-)
+from . import threads  # noqa: F401  isort: skip  (before numpy)
+from . import memory_commands, policy_commands, robot_commands, watch_commands
 from .errors import UserError
 
 console = Console(stderr=True)
@@ -367,6 +363,7 @@ def parser() -> argparse.ArgumentParser:
 
     watch_commands.register(command)
     memory_commands.register(command)
+    policy_commands.register(command)
     robot_commands.register(command)
 
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
@@ -388,6 +385,7 @@ def parser() -> argparse.ArgumentParser:
             'loop',
             'memory',
             'optimizer',
+            'policy',
             'quality',
             'realtime',
             'ros',

@@ -14,6 +14,7 @@ from ..robot.transitions import State
 from .fence import Outlook
 from .goals import FileGoal, Goal
 from .planner import Plan, Planner
+from .policy_posterior import Advice, Advised, Adviser, Choice
 from .safety import Safety
 
 NUDGE = 0.01  # of a command's half range, for derivatives
@@ -24,7 +25,8 @@ class Act:
     """What came of a tick. `command` is None when the robot must be left alone.
 
     `late`: the plan was not there in time, so that the last one went on. `authority`: the share of
-    the command's range that safety granted.
+    the command's range that safety granted. `choice`: what the planner chose in time, for a policy
+    posterior to learn from, and `alone`: that posterior acted, since the plan was late.
     """
 
     stamp_ns: int
@@ -35,6 +37,8 @@ class Act:
     seconds: float
     late: bool = False
     authority: float = 1.0
+    choice: Choice | None = None
+    alone: bool = False
 
 
 class Controller:
@@ -56,6 +60,7 @@ class Controller:
         self.planner = Planner(dynamics, seed)
         self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
+        self.adviser = Adviser(dynamics) if dynamics.spec.policy.used else None
         self.reset()
 
     def reset(self) -> None:
@@ -63,11 +68,14 @@ class Controller:
         self.planner.reset()
         self.safety.reset()
         self._last: Plan | None = None
+        self.choice: Choice | None = None  # of the last tick
 
     def adopt(self, dynamics: Dynamics) -> None:
         """Plan with another trunk from now on; the running plan goes on."""
         self.dynamics = dynamics
         self.planner.adopt(dynamics)
+        if self.adviser is not None:
+            self.adviser.senses.adopt(dynamics)
 
     def aim(self, goal: Goal | None) -> None:
         """Follow another goal from the next plan on; None: the robot file's."""
@@ -86,20 +94,33 @@ class Controller:
 
     def think(self, state: State, belief: Belief, past: np.ndarray) -> Plan:
         """Plan from a state after past commands [DELAYS, da]."""
-        return self.planner.plan(self._believed(state, belief), state.stamp_ns, state.x, past)
+        belief = self._believed(state, belief)
+        if self.adviser is None:
+            return self.planner.plan(belief, state.stamp_ns, state.x, past)
+        inputs = self._sense(state, belief, past)
+        proposals = self.adviser.proposals(self.adviser.advise(inputs))
+        plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals)
+        return Advised(**vars(plan), inputs=inputs, regime=belief.regime)
 
     def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:
-        """Command for a state by its plan; without one, by the last plan, moved on in time.
+        """Command for a state by its plan; without one, by the policy posterior.
 
-        A last plan that is over, or none, leads to the safe action.
+        Where that may not act or is not sure, by the last plan, moved on in time. A last plan that
+        is over, or none, leads to the safe action.
         """
         late, stale = plan is None, self._stale(state, belief)
-        if plan is None:
-            plan = None if self._last is None else self._moved(self._last, state.stamp_ns)
-        else:
-            self._last = plan
+        choice, alone = None, False
         past = np.array(self.past)
         belief = self._believed(state, belief)
+        if plan is None:
+            plan = self._alone(state, belief, past)
+            alone = plan is not None
+            if not alone and self._last is not None:
+                plan = self._moved(self._last, state.stamp_ns)
+        else:
+            self._last = plan
+            if self.adviser is not None and np.isfinite(plan.actions).all():
+                choice = self.adviser.choice(plan)
         spread, wanted, command = None, None, None
         if plan is not None:
             wanted = np.asarray(plan.actions[0], np.float32)
@@ -115,9 +136,12 @@ class Controller:
             spread = None
         elif spread is None or not np.array_equal(command, wanted):
             spread = self._predict(belief, state, command, past)
+        self.choice = choice
         seconds = time.perf_counter() - started
         authority = self.safety.authority if plan is not None else 0.0
-        return Act(state.stamp_ns, command, plan, spread, stale, seconds, late, authority)
+        return Act(
+            state.stamp_ns, command, plan, spread, stale, seconds, late, authority, choice, alone
+        )
 
     def safe_action(self, state: State, belief: Belief, counted: bool = True) -> np.ndarray | None:
         """The safe action in a state, which the Belief may help to brake with.
@@ -135,6 +159,26 @@ class Controller:
     def take_up(self, plan: Plan) -> None:
         """Let a plan that came late be the last one, for ticks whose own is late."""
         self._last = plan
+
+    # ------------------------------------------------------------------ the policy posterior
+    def advice(self, state: State, belief: Belief) -> Advice | None:
+        """What the policy posterior would do in a state; None without one."""
+        if self.adviser is None:
+            return None
+        belief = self._believed(state, belief)
+        return self.adviser.advise(self._sense(state, belief, np.array(self.past)))
+
+    def _sense(self, state: State, belief: Belief, past: np.ndarray) -> np.ndarray:
+        spec, cost = self.dynamics.spec, self.planner.cost
+        target = cost.target(state.stamp_ns + spec.period_ns, spec.planner.horizon)
+        return self.adviser.senses(belief, state.x, past, target, cost.goal.weights)
+
+    def _alone(self, state: State, belief: Belief, past: np.ndarray) -> Plan | None:
+        adviser = self.adviser
+        if adviser is None or not adviser.settings.alone:
+            return None
+        advice = adviser.advise(self._sense(state, belief, past))
+        return adviser.alone(advice, state.stamp_ns)
 
     # ------------------------------------------------------------------ the Belief
     def _stale(self, state: State, belief: Belief) -> bool:

@@ -46,14 +46,27 @@ class Planner:
         """Roll out with another trunk from now on."""
         self.rollout = Rollout(dynamics)
 
-    def plan(self, belief: Belief, stamp_ns: int, x: np.ndarray, past: np.ndarray) -> Plan:
-        """Plan from state x [ds] at `stamp_ns`, after past commands [DELAYS, da]."""
+    def plan(
+        self,
+        belief: Belief,
+        stamp_ns: int,
+        x: np.ndarray,
+        past: np.ndarray,
+        proposals: np.ndarray | None = None,
+    ) -> Plan:
+        """Plan from state x [ds] at `stamp_ns`, after past commands [DELAYS, da].
+
+        `proposals` [P, h, da] are tried in place of as many random candidates.
+        """
         settings = self.spec.planner
         self._shift(stamp_ns)
         target = self.cost.target(stamp_ns + self.spec.period_ns, settings.horizon)
         weights = self.rollout.weights(belief.theta)
         for _ in range(settings.iterations):
-            candidates = np.clip(self._mean + self._noise(), self._low, self._high)
+            candidates = self._mean + self._noise()
+            if proposals is not None and len(proposals):
+                candidates[-len(proposals) :] = proposals[: len(candidates) - 1]
+            candidates = np.clip(candidates, self._low, self._high)
             states = self.rollout.run(weights, x, candidates, past)
             cost = self.cost(states, candidates, past[0].astype(np.float32), target)
             sane = cost < DIVERGED  # false where it is not a number

@@ -16,6 +16,8 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.broad import SCRATCH, broad_prior
 from ..learning.learner import Event, Learner, LearnerConfig
+from ..learning.policy_learner import PolicyConfig, PolicyLearner
+from ..learning.policy_thread import PolicyThread
 from ..learning.pretrain import Progress
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
@@ -59,7 +61,7 @@ class Agent(Protocol):
 
 
 class LearningAgent:
-    """The system itself: learner and controller."""
+    """The system itself: learner, controller and, where wanted, a policy posterior."""
 
     def __init__(
         self,
@@ -68,11 +70,16 @@ class LearningAgent:
         device: str = 'cpu',
         config: LearnerConfig | None = None,
         name: str = 'ours',
+        policy: PolicyConfig | None = None,
     ) -> None:
-        """`config`: settings of the learner; its defaults if not given."""
+        """`config`: settings of the learner; `policy`: of its policy; defaults if not given."""
         self.name = name
         self.learner = Learner(prior, config, seed=seed, device=device)
         self.controller = Controller(prior.dynamics, seed)
+        self.policy: PolicyThread | None = None
+        if self.controller.adviser is not None:
+            learner = PolicyLearner(self.controller.adviser.senses, policy, seed, device)
+            self.policy = PolicyThread(learner, prior.dynamics.spec.period_ns)
 
     def belief(self, step: int) -> Belief:
         if self.controller.dynamics is not self.learner.dynamics:
@@ -81,6 +88,11 @@ class LearningAgent:
 
     def observe(self, transition: Transition) -> None:
         self.learner.observe(transition)
+        choice, self.controller.choice = self.controller.choice, None
+        if self.policy is not None and choice is not None:
+            posterior = self.policy.offer(choice)
+            if posterior is not None:
+                self.controller.adviser.take(posterior)
 
     def take_events(self) -> list[Event]:
         return self.learner.take_events()

@@ -45,6 +45,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_safety import safety_report
 
         return safety_report(status)
+    if what == 'policy':
+        from .bench_policy import policy_report
+
+        return policy_report(status, out=KEPT / 'policy')
     if what == 'realtime':
         from .bench_realtime import HZ, realtime_report
 
@@ -72,6 +76,7 @@ COMMANDS = {
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',
     'optimizer': 'lifelong-bayes bench optimizer',
+    'policy': 'lifelong-bayes bench policy',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',
     'ros': 'lifelong-bayes bench ros',

@@ -14,16 +14,27 @@ import torch
 from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool, Trigger
 
+from ..control.policy_posterior import PolicyPosterior, Senses
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.broad import SCRATCH
 from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
 from ..learning.learner import Event, Learner, LearnerConfig
+from ..learning.policy_learner import PolicyLearner
+from ..learning.policy_state import POLICY, encode_policy, load_policy, save_policy
+from ..learning.policy_thread import PolicyThread
 from ..learning.store import STATE, load_state, save_state
 from ..memory.sensitivity import memory_map
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
-from .codecs import bytes_to_msg, event_to_msg, named, table_to_msg, transition_from_msg
+from .codecs import (
+    bytes_to_msg,
+    choice_from_msg,
+    event_to_msg,
+    named,
+    table_to_msg,
+    transition_from_msg,
+)
 from .disk import check_writable, room
 
 torch.set_num_threads(1)
@@ -61,6 +72,12 @@ class LearnerNode(BaseNode):
             )
         self._check_outcomes()
         self.learner.learning = self.value('learning')
+        self.policy: PolicyThread | None = None  # where the robot file wants a policy posterior
+        if self.spec.policy.used:
+            self.senses = Senses(replace(self.learner.dynamics, spec=self.spec))
+            self.policy = self._new_policy()
+            self.policies = self.advertise(topics.POLICY)
+            self.listen(topics.CHOICE, self._on_choice)
         self.expected: int | None = None  # sequence number of the next transition
         self.lost = self.lost_before = 0
         self.trunk = self.advertise(topics.TRUNK)
@@ -78,6 +95,8 @@ class LearnerNode(BaseNode):
     def activate(self) -> None:
         self._publish_trunk()
         self._publish_belief()
+        if self.policy is not None:
+            self._publish_policy(self.policy.ask(lambda learner: learner.posterior()))
         self.memory_due = True
 
     def deactivate(self) -> None:
@@ -85,6 +104,8 @@ class LearnerNode(BaseNode):
             self._save()
         if self.learner.background is not None:
             self.learner.background.close()
+        if self.policy is not None:
+            self.policy.close()
 
     def change(self, name: str, value: Any) -> None:
         if name == 'learning' and hasattr(self, 'learner'):
@@ -102,6 +123,7 @@ class LearnerNode(BaseNode):
             'seconds per transition': f'{learner.report.seconds:.4f}',
             **({} if background is None else {'trunk not done in time': background.abandoned}),
             **learner.skipped,
+            **({} if self.policy is None else {'choices left out': self.policy.left_out}),
         }
         recently, self.lost_before = self.lost - self.lost_before, self.lost
         if recently:
@@ -123,6 +145,15 @@ class LearnerNode(BaseNode):
             return learner
         prior, config = self._prior()
         return Learner(prior, config, self.value('seed'), device, self.value('lockstep'))
+
+    def _new_policy(self) -> PolicyThread:
+        device = str(self.learner.device)
+        if self.folder is not None and self.value('resume') and (self.folder / POLICY).exists():
+            learner = load_policy(self.folder, self.senses, device)
+            self.get_logger().info(f'the policy goes on at choice {learner.version}')
+        else:
+            learner = PolicyLearner(self.senses, seed=self.value('seed'), device=device)
+        return PolicyThread(learner, self.spec.period_ns, self.value('lockstep'))
 
     def _prior(self) -> tuple[Prior, LearnerConfig]:
         """The prior and the settings that go with it."""
@@ -170,6 +201,16 @@ class LearnerNode(BaseNode):
         self._publish_belief()
         self._publish_figures()
         self._publish_events()
+
+    # ------------------------------------------------------------------ one choice
+    def _on_choice(self, message: Any) -> None:
+        choice = choice_from_msg(self.senses, message)
+        self._publish_policy(self.policy.offer(choice, self.learner.learning))
+
+    def _publish_policy(self, posterior: PolicyPosterior | None) -> None:
+        if posterior is not None:
+            data = encode_policy(posterior, self.senses.fingerprint)
+            self.policies.publish(bytes_to_msg(data))
 
     def _publish_belief(self) -> None:
         data = encode_belief(self.learner.belief(), self.prior_id)
@@ -244,6 +285,10 @@ class LearnerNode(BaseNode):
         self.learner.learning = old.learning
         if old.background is not None:
             old.background.close()
+        if self.policy is not None:
+            self.policy.close()
+            fresh = PolicyLearner(self.senses, seed=old.seed, device=str(old.device))
+            self.policy = PolicyThread(fresh, self.spec.period_ns, wait)
         self._publish_trunk()
         self._publish_belief()
         self._event('reset', transitions=old.step)
@@ -264,6 +309,8 @@ class LearnerNode(BaseNode):
     def _save(self) -> str:
         started = time.perf_counter()
         save_state(self.learner, self.folder)
+        if self.policy is not None:
+            self.policy.ask(lambda learner: save_policy(learner, self.folder))
         digest = self.learner.digest()
         seconds = round(time.perf_counter() - started, 3)
         self._event('saved', digest=digest, folder=str(self.folder), seconds=seconds)

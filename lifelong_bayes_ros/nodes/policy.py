@@ -27,12 +27,15 @@ from ..dynamics.belief import Belief, outcome_channels
 from ..dynamics.model import Dynamics
 from ..errors import UserError
 from ..learning.codec import decode_belief, decode_prior, fingerprint
+from ..learning.policy_state import decode_policy
+from ..learning.policy_thread import due
 from ..memory.regimes import NEW
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
 from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import (
     action_to_msg,
+    choice_to_msg,
     command_to_msg,
     msg_to_bytes,
     named,
@@ -54,6 +57,8 @@ class Policy(BaseNode):
     In lockstep a state waits for the belief that knows of it, and for its plan. Otherwise the
     policy acts at once, the last plan answers where the new one is late, and a watchdog sends the
     safe action, then nothing, when no state comes in. A goal that is refused changes nothing.
+    Where the robot file wants a policy posterior, it publishes what its planner chooses, for the
+    learner to learn from, and acts by the posterior that comes of it.
     """
 
     NAME = 'policy'
@@ -89,6 +94,7 @@ class Policy(BaseNode):
         self.newest_head: Any = None  # message, kept until its trunk is here
         self.next_trunk: tuple[str, Dynamics] | None = None  # kept until its head is here
         self.own_beta: float | None = None  # the planner's, before a parameter changed it
+        self.newest_policy: Any = None  # message, kept until its trunk is here
         self.seconds: deque[float] = deque(maxlen=200)
         self.tick_seconds: deque[float] = deque(maxlen=6000)  # with publishing
         self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
@@ -97,6 +103,7 @@ class Policy(BaseNode):
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
         self.uncertainty = self.advertise(topics.UNCERTAINTY)
+        self.choices = self.advertise(topics.CHOICE) if self.spec.policy.used else None
         self.plans = self.advertise(topics.PLAN)
         self.plan_spreads = self.advertise(topics.PLAN_SPREAD)
         for source, topic in topics.state_topics(self.spec).items():
@@ -106,6 +113,8 @@ class Policy(BaseNode):
             self.listen(topic, partial(self._on_state, source), wanted, mend=mend)
         self.listen(topics.TRUNK, self._on_trunk)
         self.listen(topics.HEAD, self._on_belief, mend='start the learner')
+        if self.choices is not None:
+            self.listen(topics.POLICY, self._on_policy)
         self.listen(topics.ESTOP, self._on_estop)
         goal_topic = topics.goal_topic(self.spec)
         if goal_topic is not None:
@@ -198,6 +207,7 @@ class Policy(BaseNode):
         self.planned = False  # whether there was ever a plan
         self.tick_at = time.perf_counter()  # when the reading came that is being answered
         self.planned_ns = 0  # stamp of the plan published last
+        self.taught_ns = -1  # stamp of the last choice that a policy posterior is due after
 
     def _begin(self) -> None:
         """Forget what was commanded and planned."""
@@ -277,6 +287,7 @@ class Policy(BaseNode):
                 seconds = self.spec.safety.deadline * self.spec.period
                 self.deadline = Deadline(self.controller, seconds)
             self._weigh(self.value('beta'))
+            self._catch_up()
         else:
             # Until its head is here, too, the old trunk and its belief answer.
             self.next_trunk = (prior_id, dynamics)
@@ -303,12 +314,40 @@ class Policy(BaseNode):
             self._settle()
             self.controller.adopt(dynamics)
             self.prior_id, self.next_trunk = prior_id, None
+            self._catch_up()
         if first and self.deadline is not None:
             self._settle()
             self.deadline.warm(self.belief)
             gc.collect()
             gc.freeze()  # what is there by now stays; looking through it takes many milliseconds
         self._act_if_due()
+
+    def _on_policy(self, message: Any) -> None:
+        self.newest_policy = message
+        if self.controller is not None:
+            self._take_policy()
+            self._act_if_due()
+
+    def _catch_up(self) -> None:
+        """Take the policy posterior that came before its trunk."""
+        if self.newest_policy is not None:
+            with suppress(UserError):  # it was said when it came
+                self._take_policy()
+
+    def _take_policy(self) -> None:
+        adviser = self.controller.adviser
+        data = msg_to_bytes(self.newest_policy)
+        adviser.take(decode_policy(data, adviser.senses.fingerprint))
+        self.counts['policy posteriors'] += 1
+
+    def _unlearned(self, belief: Belief, state: State) -> bool:
+        """Whether a belief, or a policy posterior, that lockstep waits for has not come."""
+        if belief.stamp_ns < state.stamp_ns:
+            return True
+        if self.choices is None:
+            return False
+        posterior = self.controller.adviser.posterior
+        return posterior is None or posterior.stamp_ns < self.taught_ns
 
     # ------------------------------------------------------------------ states
     def _on_state(self, source: str, message: Any) -> None:
@@ -338,7 +377,7 @@ class Policy(BaseNode):
             if self.lockstep and not stopped:
                 return
             self._send_safe(state.stamp_ns, self.safety.safe_action())
-        elif self.lockstep and not stopped and belief.stamp_ns < state.stamp_ns:
+        elif self.lockstep and not stopped and self._unlearned(belief, state):
             return
         elif stopped or self._lacks_goal():
             self._send_safe(state.stamp_ns, controller.safe_action(state, belief))
@@ -352,6 +391,10 @@ class Policy(BaseNode):
         if act.command is not None:
             planned = () if act.plan is None else (act.plan.actions[0], act.plan.spread)
             self._send(act.stamp_ns, act.command, *planned)
+        if act.choice is not None:
+            self.choices.publish(choice_to_msg(act.choice))
+            if due(act.choice.stamp_ns, self.spec.period_ns):
+                self.taught_ns = act.choice.stamp_ns
         self.tick_seconds.append(time.perf_counter() - self.tick_at)
         self.counts['ticks'] += 1
         self.planned |= act.plan is not None
@@ -362,6 +405,7 @@ class Policy(BaseNode):
         self.seconds.append(act.seconds)
         self.counts['late'] += act.seconds > self.spec.period
         self.counts['late plans'] += act.late
+        self.counts['alone'] += act.alone
         self.counts['stale belief'] += act.stale
         self.conservative = _why_careful(act, belief)
         if act.spread is not None:

@@ -25,6 +25,7 @@ from .command import Action, Command, check_command
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_limits
 from .outcomes import OutcomeSource, check_outcomes
+from .policy import PolicySettings
 from .section import Finite, Frame, Name, NonNegative, Positive, Section
 from .yamltext import parse_yaml
 
@@ -135,6 +136,7 @@ class RobotSpec(Section):
     cost: Cost
     planner: Planning = Planning()
     outcomes: dict[Name, OutcomeSource] = {}
+    policy: PolicySettings = PolicySettings()
     view: View | None = None
 
     @model_validator(mode='after')
