@@ -92,14 +92,14 @@ class NativeRollout(Rollout):
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__(dynamics)
-        trunk, encoder = self._trunk, dynamics.trunk.encoder
+        trunk, encoder = self.trunk, dynamics.trunk.encoder
         width, ds = trunk.w1.shape[1], len(dynamics.scale)
         self._hidden, self._outputs = -(-width // OUT) * OUT, -(-ds // PAIR) * PAIR
         more = self._hidden - width
         w2 = np.pad(trunk.w2, ((0, more), (0, more))).reshape(self._hidden, -1, OUT)
         da = len(dynamics.spec.action)
         commands = slice(width + len(trunk.mean) - da, width + len(trunk.mean))
-        rows = [self._nominal[:width], np.zeros((more, ds)), self._nominal[commands]]
+        rows = [self.nominal[:width], np.zeros((more, ds)), self.nominal[commands]]
         kept = {
             'value_at': encoder.values.astype(np.int32),
             'angle_at': encoder.angles.astype(np.int32),

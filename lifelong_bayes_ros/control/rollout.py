@@ -15,9 +15,9 @@ class Rollout:
 
     def __init__(self, dynamics: Dynamics) -> None:
         self.dynamics = dynamics
-        self._trunk = dynamics.trunk.astype(np.float32)
+        self.trunk = dynamics.trunk.astype(np.float32)
         whiten = dynamics.trunk.whiten
-        self._nominal = (dynamics.scale * (dynamics.nominal @ whiten.T).T).astype(np.float32)
+        self.nominal = (dynamics.scale * (dynamics.nominal @ whiten.T).T).astype(np.float32)
         self._whiten = whiten.astype(np.float32)
         self._scale = dynamics.scale.astype(np.float32)
         self._half = dynamics.spec.action_half_range.astype(np.float32)
@@ -53,9 +53,9 @@ class Rollout:
             direction = u * g + b
             for k, earlier in enumerate(delayed):
                 direction = direction + c[..., k : k + 1] * (earlier - u)
-            raw, tangent = self._trunk.raw_and_tangent(state, u, direction)
+            raw, tangent = self.trunk.raw_and_tangent(state, u, direction)
             change = np.matmul(raw[:, None], w)[:, 0] if per_row else raw @ w
-            state = state + change + tangent @ self._nominal
+            state = state + change + tangent @ self.nominal
             states[:, h] = state
             delayed = [u, *delayed[:-1]]
         return states
