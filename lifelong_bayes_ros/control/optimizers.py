@@ -44,8 +44,13 @@ class Optimizer(ABC):
         """Candidates [n, h, da] of a round, of which there are about `count` in the first."""
 
     @abstractmethod
-    def tell(self, candidates: np.ndarray, cost: np.ndarray) -> None:
-        """Take the cost [n] of candidates [n, h, da], those of `ask` and any others."""
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
+        """Take the cost [n] of candidates [n, h, da], those of `ask` and any others.
+
+        `penalty` [n] comes on top of the cost where limits are broken.
+        """
 
     def _within(self, plans: np.ndarray) -> np.ndarray:
         return np.clip(plans, self._low, self._high)
@@ -63,10 +68,15 @@ class Mppi(Optimizer):
         unit[0] = 0  # the last plan itself
         return self._within(self.plan + unit * self._scale)
 
-    def tell(self, candidates: np.ndarray, cost: np.ndarray) -> None:
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
         cost, sane = finite(cost)
         typical = cost[sane].mean() if sane.any() else DIVERGED
+        # Of the task alone: broken limits must not melt what is told apart within them.
         scale = self.settings.temperature * float(typical - cost.min()) + 1e-9
+        if penalty is not None:
+            cost, _ = finite(cost + penalty)
         likelihood = np.exp(-(cost - cost.min()) / scale)
         likelihood /= likelihood.sum()
         self.plan = np.tensordot(likelihood, candidates, axes=1).astype(np.float32)
@@ -105,8 +115,10 @@ class Icem(Optimizer):
         plans = np.concatenate([fresh, self._kept, self.plan[None]])
         return self._within(plans.astype(np.float32))
 
-    def tell(self, candidates: np.ndarray, cost: np.ndarray) -> None:
-        cost, _ = finite(cost)
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
+        cost, _ = finite(cost if penalty is None else cost + penalty)
         settings = self.settings
         best = np.argsort(cost, kind='stable')[: settings.elites]
         elites, inert = candidates[best], np.float32(settings.momentum)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class Planner:
             if round_ == 0 and proposals is not None:
                 kept = np.clip(proposals, self.spec.action_low, self.spec.action_high)
                 plans = np.concatenate([plans, kept.astype(np.float32)])
-            self.optimizer.tell(plans, cost(plans))
+            self.optimizer.tell(plans, *cost(plans))
         return Plan(stamp_ns, self.optimizer.plan.copy(), self.optimizer.spread)
 
     def doubt(self, belief: Belief, stamp_ns: int) -> float:
@@ -123,9 +124,9 @@ class Planner:
 
     def _judge(
         self, belief: Belief, stamp_ns: int, x: np.ndarray, past: np.ndarray
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        """The cost [n] of plans [n, h, da]."""
-        rolled, array = self._rolled, self.cost.array
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
+        """The cost [n] of plans [n, h, da], and the penalty [n] if there are constraints."""
+        rolled, array, host = self._rolled, self.cost.array, self._to_host
         target = self.cost.target(stamp_ns + self.spec.period_ns, self.settings.horizon)
         previous = array(past[0].astype(np.float32))
         run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[self.through]
@@ -138,24 +139,30 @@ class Planner:
             caution += self.settings.careful * self.doubt(belief, stamp_ns)
         noise = self._noise_ahead(belief, x, past) if self.chance else None
 
-        def cost(plans: np.ndarray) -> np.ndarray:
-            actions = array(plans)
+        def cost(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            actions, penalty = array(plans), None
             with np.errstate(over='ignore', invalid='ignore'):  # a wrong model may run away
                 states = run(weights, x, actions, past)
-                members = states if states.ndim == 4 else states[None]
+                if self.chance:
+                    members = states if states.ndim == 4 else states[None]
+                    penalty = host(self.chance(members, noise, caution, self.cost.lib))
                 total = self.cost(states, actions, previous, target)
                 if states.ndim == 4:
-                    mean = total.mean(axis=0)
-                    if self.beta:
-                        lib = self.cost.lib
-                        spread = lib.sqrt(lib.square(total - mean).mean(axis=0))
-                        mean = mean + self.beta * caution * spread
-                    total = mean
-                if self.chance:
-                    total = total + self.chance(members, noise, caution, self.cost.lib)
-            return total if self._device is None else total.cpu().numpy()
+                    total = self._over_draws(total, self.beta * caution)
+            return host(total), penalty
 
         return cost
+
+    def _over_draws(self, cost: Any, beta: float) -> Any:
+        """Cost [n] of plans from those under each draw [E, n]."""
+        mean = cost.mean(axis=0)
+        if not beta:
+            return mean
+        lib = self.cost.lib
+        return mean + beta * lib.sqrt(lib.square(cost - mean).mean(axis=0))
+
+    def _to_host(self, array: Any) -> np.ndarray:
+        return array if self._device is None else array.cpu().numpy()
 
     def _noise_ahead(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Variance of the noise gathered along the last plan [h, ds]."""

@@ -49,6 +49,14 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_realtime import HZ, realtime_report
 
         return realtime_report(status, HZ if hz is None else hz)
+    if what == 'planner':
+        from .bench_planner import planner_report
+
+        return planner_report(status)
+    if what == 'risk':
+        from .bench_risk import risk_report
+
+        return risk_report(status, range(10), KEPT / 'risk')
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report
@@ -68,8 +76,10 @@ COMMANDS = {
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',
     'optimizer': 'lifelong-bayes bench optimizer',
+    'planner': 'lifelong-bayes bench planner',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',
+    'risk': 'lifelong-bayes bench risk',
     'safety': 'lifelong-bayes bench safety',
     'stream': 'lifelong-bayes bench stream',
 }
