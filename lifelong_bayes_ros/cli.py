@@ -225,6 +225,8 @@ def bench(args: argparse.Namespace) -> int:
 
     if args.what == 'stream':
         return bench_stream(args)
+    if args.what == 'risk':
+        return bench_risk(args)
     given = [f'--{k}' for k in STREAM_DEFAULTS if getattr(args, k) is not None]
     if given:
         raise UserError(f'{given[0]} is for `bench stream` only; leave it out')
@@ -235,6 +237,22 @@ def bench(args: argparse.Namespace) -> int:
             report = run_all(status)
         else:
             report = run_bench(args.what, status, args.hz)
+    return deliver(report, args.json)
+
+
+def bench_risk(args: argparse.Namespace) -> int:
+    """Lives with tight limits."""
+    from .experiments.bench_risk import risk_report
+
+    for name in ('methods', 'hz'):
+        if getattr(args, name) is not None:
+            raise UserError(f'--{name} is not for `bench risk`; leave it out')
+    jobs = 2 if args.jobs is None else args.jobs
+    if jobs < 1:
+        raise UserError(f'--jobs {jobs}: give at least 1')
+    with status_bar() as status:
+        out = args.out and Path(args.out)
+        report = risk_report(status, seeds_of(args.seeds or '10'), out, jobs)
     return deliver(report, args.json)
 
 
@@ -385,9 +403,11 @@ def parser() -> argparse.ArgumentParser:
             'loop',
             'memory',
             'optimizer',
+            'planner',
             'policy',
             'quality',
             'realtime',
+            'risk',
             'ros',
             'safety',
             'stream',
@@ -398,11 +418,15 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument('--hz', type=float, help='realtime: control rate (default 100)')
     sub.add_argument('--methods', help='stream: comma-separated (default all)')
-    sub.add_argument('--seeds', help='stream: N for 0 to N-1, or A:B for A to B-1 (default 10)')
-    sub.add_argument('--jobs', type=int, help='stream: processes, one thread each (default 1)')
+    sub.add_argument(
+        '--seeds', help='stream, risk: N for 0 to N-1, or A:B for A to B-1 (default 10)'
+    )
+    sub.add_argument(
+        '--jobs', type=int, help='stream, risk: processes, one thread each (default 1, 2)'
+    )
     sub.add_argument(
         '--out',
-        help='stream: folder of results; a run found there is kept (default out/bench/stream)',
+        help='stream, risk: folder of results; a run found there is kept (default out/bench/...)',
     )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     return top

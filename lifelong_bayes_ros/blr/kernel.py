@@ -80,14 +80,8 @@ class Group(ctypes.Structure):
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled kernel, or None where it cannot be built (with a warning saying why)."""
-    compiler = os.environ.get('CC') or shutil.which('cc') or shutil.which('gcc')
-    if compiler is None:
-        return None
-    try:
-        library = ctypes.CDLL(str(_build(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, 'stderr', None) or error
-        warnings.warn(f'the optimizer runs without its kernel: {detail}', stacklevel=2)
+    library = library_of(SOURCE, FLAGS, 'the optimizer')
+    if library is None:
         return None
     library.blr_run.argtypes = [
         ctypes.POINTER(Group),
@@ -100,20 +94,33 @@ def load() -> ctypes.CDLL | None:
     return library
 
 
-def _build(compiler: str) -> Path:
-    key = hashlib.sha256(SOURCE.read_bytes())
-    for part in (compiler, *FLAGS, platform.machine(), _processor()):
+def library_of(source: Path, flags: tuple[str, ...], whose: str) -> ctypes.CDLL | None:
+    """A C file, compiled; None where that cannot be done (with a warning saying `whose`, why)."""
+    compiler = os.environ.get('CC') or shutil.which('cc') or shutil.which('gcc')
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_build(compiler, source, flags)))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, 'stderr', None) or error
+        warnings.warn(f'{whose} runs without its kernel: {detail}', stacklevel=3)
+        return None
+
+
+def _build(compiler: str, source: Path = SOURCE, flags: tuple[str, ...] = FLAGS) -> Path:
+    key = hashlib.sha256(source.read_bytes())
+    for part in (compiler, *flags, platform.machine(), _processor()):
         key.update(part.encode())
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     folder = Path(base) / 'bayesian_learning_rule'
-    library = folder / f'kernel-{key.hexdigest()[:16]}.so'
+    library = folder / f'{source.stem}-{key.hexdigest()[:16]}.so'
     if library.is_file():
         return library
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         compiled, linked = Path(work) / 'kernel.o', Path(work) / 'kernel.so'
         for command in (
-            [compiler, *FLAGS, '-c', str(SOURCE), '-o', str(compiled)],
+            [compiler, *flags, '-c', str(source), '-o', str(compiled)],
             [compiler, '-shared', str(compiled), '-o', str(linked), '-lm'],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..robot.spec import RobotSpec
@@ -9,58 +11,77 @@ from .goals import FileGoal, Goal
 
 
 class Cost:
-    """Quadratic tracking, rate, state, command and soft-limit costs."""
+    """Quadratic tracking, rate, state, command and soft-limit costs.
 
-    def __init__(self, spec: RobotSpec) -> None:
+    Made for numpy; with a `device`, for torch tensors there.
+    """
+
+    def __init__(self, spec: RobotSpec, device: str | None = None) -> None:
         self.spec = spec
+        self.lib: Any = np
+        self._device = device
+        if device is not None:
+            import torch
+
+            self.lib = torch
         names = spec.state_names
         ds = len(names)
         self.aim(FileGoal(spec))
-        self._damping = np.zeros(ds, np.float32)
+        damping = np.zeros(ds, np.float32)
         for name, weight in spec.cost.state.items():
-            self._damping[names.index(name)] = weight
+            damping[names.index(name)] = weight
+        self._damping = self.array(damping)
         infinity = np.float32(np.inf)
-        self._low = np.array([-infinity if c.low is None else c.low for c in spec.state])
-        self._high = np.array([infinity if c.high is None else c.high for c in spec.state])
-        self._half = spec.action_half_range.astype(np.float32)
-        self._neutral = spec.neutral.astype(np.float32)
+        bounded = [c.low is not None or c.high is not None for c in spec.state]
+        self._bounded = np.flatnonzero(bounded).tolist()
+        limits = [spec.state[i] for i in self._bounded]
+        low = np.array([-infinity if c.low is None else c.low for c in limits])
+        high = np.array([infinity if c.high is None else c.high for c in limits])
+        self._low, self._high = self.array(low), self.array(high)
+        self._angles = np.flatnonzero(spec.angles).tolist()
+        self._half = self.array(spec.action_half_range.astype(np.float32))
+        self._neutral = self.array(spec.neutral.astype(np.float32))
+
+    def array(self, values: np.ndarray) -> Any:
+        """As the arrays that this cost is made for."""
+        if self._device is None:
+            return values
+        return self.lib.asarray(values.astype(np.float32), device=self._device)
 
     def aim(self, goal: Goal) -> None:
         """Follow another goal from now on."""
         self.goal = goal
-        self._weights = goal.weights.astype(np.float32)
+        self._weights = self.array(goal.weights.astype(np.float32))
 
-    def target(self, stamp_ns: int, steps: int) -> np.ndarray:
+    def target(self, stamp_ns: int, steps: int) -> Any:
         """Target states [steps, ds]; channels without a reference weigh nothing."""
-        return self.goal.target(stamp_ns, steps).astype(np.float32)
+        return self.array(self.goal.target(stamp_ns, steps).astype(np.float32))
 
-    def __call__(
-        self, states: np.ndarray, actions: np.ndarray, previous: np.ndarray, target: np.ndarray
-    ) -> np.ndarray:
-        """Cost [n] of states [n, h, ds] reached by actions [n, h, da].
+    def __call__(self, states: Any, actions: Any, previous: Any, target: Any) -> Any:
+        """Cost [..., n] of states [..., n, h, ds] reached by actions [n, h, da].
 
         Args:
-            states: predicted states.
+            states: predicted states, e.g. with a leading axis of posterior draws.
             actions: commands.
             previous: last command sent [da].
             target: target states [h, ds].
         """
-        spec = self.spec
+        lib, spec = self.lib, self.spec
         error = states - target
-        angles = np.flatnonzero(spec.angles)
-        if len(angles):
-            wrapped = error[..., angles]
-            error[..., angles] = wrapped - 2 * np.pi * np.round(wrapped / (2 * np.pi))
+        if self._angles:
+            wrapped = error[..., self._angles]
+            error[..., self._angles] = wrapped - 2 * np.pi * lib.round(wrapped / (2 * np.pi))
         square = error * error
         step = square @ self._weights
         step += (states * states) @ self._damping
-        if spec.cost.limit:
-            beyond = np.maximum(states - self._high, 0) + np.maximum(self._low - states, 0)
-            step += spec.cost.limit * np.square(beyond).sum(axis=-1)
-        step[:, -1] *= spec.cost.terminal
+        if spec.cost.limit and self._bounded:
+            at = states[..., self._bounded]
+            beyond = (at - self._high).clip(min=0) + (self._low - at).clip(min=0)
+            step += spec.cost.limit * lib.square(beyond).sum(axis=-1)
+        step[..., -1] *= spec.cost.terminal
         u = (actions - self._neutral) / self._half
-        before = np.broadcast_to((previous - self._neutral) / self._half, u[:, :1].shape)
-        change = np.diff(np.concatenate([before, u], axis=1), axis=1)
-        step += spec.cost.action * np.square(u).sum(axis=-1)
-        step += spec.cost.action_rate * np.square(change).sum(axis=-1)
-        return step.mean(axis=1)
+        before = lib.broadcast_to((previous - self._neutral) / self._half, u[:, :1].shape)
+        change = u - lib.concatenate([before, u[:, :-1]], axis=1)
+        step += spec.cost.action * lib.square(u).sum(axis=-1)
+        step += spec.cost.action_rate * lib.square(change).sum(axis=-1)
+        return step.mean(axis=-1)

@@ -41,14 +41,22 @@ def forecast(
     """
     mean = rollout.run(rollout.weights(belief.theta), x, actions[None], past)[0].astype(float)
     members = rollout.fan(belief, x, actions, past)
+    aleatoric = noise_along(dynamics, belief, x, mean, actions)
+    epistemic = np.square(members - mean).mean(axis=0)
+    return Forecast(mean, epistemic, aleatoric, members)
+
+
+def noise_along(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, mean: np.ndarray, actions: np.ndarray
+) -> np.ndarray:
+    """Variance of the noise gathered along a plan [h, ds], at mean states [h, ds] from x [ds]."""
     dof = belief.noise_dof
     noise = np.diag(dynamics.scale**2 * belief.noise * (dof / (dof - 2)))
     covariance, aleatoric = np.zeros_like(noise), []
     for derivative in _derivatives(dynamics, belief, np.vstack([x, mean[:-1]]), actions):
         covariance = derivative @ covariance @ derivative.T + noise
         aleatoric.append(np.diag(covariance))
-    epistemic = np.square(members - mean).mean(axis=0)
-    return Forecast(mean, epistemic, np.array(aleatoric), members)
+    return np.array(aleatoric)
 
 
 def _derivatives(

@@ -7,27 +7,29 @@ import numpy as np
 from ..dynamics.belief import Belief
 from ..dynamics.model import Dynamics
 
+Weights = tuple[np.ndarray, ...]  # of `Rollout.weights`, or of several draws with a leading axis
+
 
 class Rollout:
     """The dynamics of a Belief, folded into few matrix products per step."""
 
     def __init__(self, dynamics: Dynamics) -> None:
         self.dynamics = dynamics
-        self._trunk = dynamics.trunk.astype(np.float32)
+        self.trunk = dynamics.trunk.astype(np.float32)
         whiten = dynamics.trunk.whiten
-        self._nominal = (dynamics.scale * (dynamics.nominal @ whiten.T).T).astype(np.float32)
+        self.nominal = (dynamics.scale * (dynamics.nominal @ whiten.T).T).astype(np.float32)
         self._whiten = whiten.astype(np.float32)
         self._scale = dynamics.scale.astype(np.float32)
         self._half = dynamics.spec.action_half_range.astype(np.float32)
 
-    def weights(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
+    def weights(self, theta: np.ndarray) -> Weights:
         """θ [n] as (raw features to change of state [nf, ds], g [da], b [da], c [DELAYS])."""
         w, g, b, c = self.dynamics.split(theta)
         return self._whiten @ (w.T * self._scale), g, b * self._half, c
 
     def run(
         self,
-        weights: tuple[np.ndarray, ...],
+        weights: Weights,
         x: np.ndarray,
         actions: np.ndarray,
         past: np.ndarray,
@@ -51,18 +53,36 @@ class Rollout:
             direction = u * g + b
             for k, earlier in enumerate(delayed):
                 direction = direction + c[..., k : k + 1] * (earlier - u)
-            raw, tangent = self._trunk.raw_and_tangent(state, u, direction)
+            raw, tangent = self.trunk.raw_and_tangent(state, u, direction)
             change = np.matmul(raw[:, None], w)[:, 0] if per_row else raw @ w
-            state = state + change + tangent @ self._nominal
+            state = state + change + tangent @ self.nominal
             states[:, h] = state
             delayed = [u, *delayed[:-1]]
         return states
+
+    def draws(self, belief: Belief, count: int) -> Weights:
+        """Weights of up to `count` posterior draws, stacked along a leading axis."""
+        members = min(belief.factor.shape[1], count)
+        parts = [self.weights(belief.draw(e)) for e in range(members)]
+        return tuple(np.stack(p) for p in zip(*parts, strict=True))
+
+    def run_shared(
+        self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray
+    ) -> np.ndarray:
+        """States [n, h, ds] of plans that take the draws in turn, one each."""
+        taken = np.arange(len(actions)) % len(draws[0])
+        return self.run(tuple(w[taken] for w in draws), x, actions, past)
+
+    def run_all(
+        self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray
+    ) -> np.ndarray:
+        """States [E, n, h, ds] of every plan [n, h, da] under every draw."""
+        parts = (tuple(w[e] for w in draws) for e in range(len(draws[0])))
+        return np.stack([self.run(weights, x, actions, past) for weights in parts])
 
     def fan(
         self, belief: Belief, x: np.ndarray, actions: np.ndarray, past: np.ndarray
     ) -> np.ndarray:
         """States [E, h, ds] along one plan [h, da], one row for each posterior draw."""
-        members = belief.factor.shape[1]
-        parts = [self.weights(belief.draw(e)) for e in range(members)]
-        weights = tuple(np.stack(p) for p in zip(*parts, strict=True))
-        return self.run(weights, x, np.tile(actions, (members, 1, 1)), past)
+        weights = self.draws(belief, belief.factor.shape[1])
+        return self.run(weights, x, np.tile(actions, (len(weights[0]), 1, 1)), past)

@@ -57,6 +57,14 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_ros import ros_report
 
         return ros_report(status)
+    if what == 'planner':
+        from .bench_planner import planner_report
+
+        return planner_report(status)
+    if what == 'risk':
+        from .bench_risk import risk_report
+
+        return risk_report(status, range(10), KEPT / 'risk')
     # scikit-learn and the peers are needed for these only.
     if what == 'optimizer':
         from .bench_optimizer import optimizer_report
@@ -76,9 +84,11 @@ COMMANDS = {
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',
     'optimizer': 'lifelong-bayes bench optimizer',
+    'planner': 'lifelong-bayes bench planner',
     'policy': 'lifelong-bayes bench policy',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',
+    'risk': 'lifelong-bayes bench risk',
     'ros': 'lifelong-bayes bench ros',
     'safety': 'lifelong-bayes bench safety',
     'stream': 'lifelong-bayes bench stream',

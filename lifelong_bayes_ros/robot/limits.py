@@ -121,6 +121,40 @@ def check_limits(spec: RobotSpec) -> None:
                 raise ValueError(f'goal.track.{name}: out of reach: {fault}')
 
 
+def check_chances(spec: RobotSpec) -> None:
+    """Refuse chance constraints that contradict themselves, a channel's limits or the goal.
+
+    Raises:
+        ValueError: naming the key, the value and the mend.
+    """
+    for name, chance in spec.cost.chance.items():
+        where, channel = f'cost.chance.{name}', spec.state[spec.state_names.index(name)]
+        low = -math.inf if chance.low is None else chance.low
+        high = math.inf if chance.high is None else chance.high
+        if math.isinf(low) and math.isinf(high):
+            raise ValueError(f'{where}: has neither low nor high; give it one')
+        if low >= high:
+            raise ValueError(f'{where}: low {low:g} must be below high {high:g}')
+        if channel.low is not None and high <= channel.low:
+            raise ValueError(
+                f'{where}: high {high:g} is not above low {channel.low:g} of state.{name}; no '
+                'state satisfies both'
+            )
+        if channel.high is not None and low >= channel.high:
+            raise ValueError(
+                f'{where}: low {low:g} is not below high {channel.high:g} of state.{name}; no '
+                'state satisfies both'
+            )
+        wave = spec.goal.track.get(name)
+        if wave is not None and wave.along is None:
+            least, most = wave.center - abs(wave.amplitude), wave.center + abs(wave.amplitude)
+            if least < low or most > high:
+                raise ValueError(
+                    f'goal.track.{name}: moves from {least:g} to {most:g}, out of the limits '
+                    f'[{low:g}, {high:g}] of {where}; move either'
+                )
+
+
 def _check_safe_action(spec: RobotSpec) -> None:
     mode = spec.safe_action.mode
     for action in spec.action:

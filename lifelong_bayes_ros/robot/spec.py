@@ -23,10 +23,10 @@ from ..paths import share_dir
 from .channels import DIFFERENCE, UNSTAMPED, Channel, Source, check_channels
 from .command import Action, Command, check_command
 from .goal import GoalInput, check_goal_input
-from .limits import SafeAction, Safety, check_limits
+from .limits import SafeAction, Safety, check_chances, check_limits
 from .outcomes import OutcomeSource, check_outcomes
 from .policy import PolicySettings
-from .section import Finite, Frame, Name, NonNegative, Positive, Section
+from .section import Finite, Frame, Name, NonNegative, Positive, Section, Share
 from .yamltext import parse_yaml
 
 Period = Annotated[float, Field(ge=1e-6, le=60)]  # s; between nanoseconds and what is control
@@ -65,12 +65,27 @@ class Goal(Section):
         return self
 
 
+class Chance(Section):
+    """Keeps a channel above `low` and below `high` with a probability, at each step of a plan.
+
+    At 0.5 only the mean of the prediction must. `weight` is the cost of being beyond a limit by
+    about a tenth of the range between them.
+    """
+
+    low: Finite | None = None
+    high: Finite | None = None
+    probability: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    weight: Positive = 10.0
+
+
 class Cost(Section):
     """Weights of the running cost, per squared unit.
 
     `track` weighs the distance to the goal's reference, `rate` the distance of a `derivative_of`
     channel to the reference's derivative, `state` the distance of a channel to zero, `action` and
-    `action_rate` the command (in units of its half range) and its change per step.
+    `action_rate` the command (in units of its half range) and its change per step. `limit` weighs
+    the distance beyond a channel's limits; `chance` names channels that are kept within limits in
+    spite of ignorance and noise.
     """
 
     track: dict[str, NonNegative]
@@ -79,18 +94,54 @@ class Cost(Section):
     action: NonNegative = 0.0
     action_rate: NonNegative = 0.0
     limit: NonNegative = 0.0
+    chance: dict[str, Chance] = {}
     terminal: NonNegative = 1.0
 
 
 class Planning(Section):
-    """Settings of the sampling planner (MPPI)."""
+    """Settings of the sampling planner.
+
+    Candidates are rolled out `through` the Belief's mean, one posterior draw each, or all of
+    `draws` draws; through all, the cost is the mean over them plus `beta` standard deviations.
+    Where the regime is new or the belief stale, that and the margins of `cost.chance` grow by the
+    factor 1 + `careful`. The noise of candidates is autoregressive (`correlation`), or has a power
+    that falls as frequency^−`colour`. `temperature` is MPPI's; `elites`, the share of them to
+    `keep`, the factor by which each iteration's candidates `shrink`, and `momentum` are iCEM's.
+    The `engine` rolls out with numpy, compiled C (`native`) or torch.
+    """
+
+    optimizer: Literal['mppi', 'icem'] = 'mppi'
+    through: Literal['mean', 'draw', 'all'] = 'mean'
+    draws: Annotated[int, Field(ge=1)] = 8
+    beta: NonNegative = 0.0
+    careful: NonNegative = 1.0
+    engine: Literal['numpy', 'native', 'torch'] = 'numpy'
 
     candidates: Annotated[int, Field(ge=2)] = 192
     horizon: Annotated[int, Field(ge=1)] = 20
     iterations: Annotated[int, Field(ge=1)] = 1
     noise: Annotated[float, Field(gt=0, le=2)] = 0.3
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    colour: NonNegative | None = None
     temperature: Positive = 0.1
+    elites: Annotated[int, Field(ge=2)] = 10
+    keep: Share = 0.3
+    shrink: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode='after')
+    def _consistent(self) -> Planning:
+        if self.beta > 0 and (self.through != 'all' or self.draws < 2):
+            raise ValueError(
+                f'beta {self.beta:g} weighs the spread over posterior draws; give `through: all` '
+                'and 2 or more draws'
+            )
+        if self.optimizer == 'icem' and self.elites > self.candidates:
+            raise ValueError(
+                f'elites {self.elites} are chosen among {self.candidates} candidates; give fewer '
+                'elites or more candidates'
+            )
+        return self
 
 
 class View(Section):
@@ -154,11 +205,13 @@ class RobotSpec(Section):
             ('cost.track', self.cost.track, set(self.goal.track)),
             ('cost.rate', self.cost.rate, set(self.goal.track) & derivatives),
             ('cost.state', self.cost.state, set(names)),
+            ('cost.chance', self.cost.chance, set(names)),
         ):
             unknown = sorted(set(used) - known)
             if unknown:
                 raise ValueError(f'{where}: unknown channel {unknown}; use one of {sorted(known)}')
         check_limits(self)
+        check_chances(self)
         check_goal_input(self)
         check_outcomes(self)
         if self.view is not None:

@@ -1,0 +1,77 @@
+"""Chance constraints: channels that a plan keeps within limits with a probability.
+
+A limit counts as kept at a step where the mean of the predicted state stays k standard deviations
+away from it, with k the quantile of the probability under a normal distribution; the deviation is
+that of the posterior draws and of the noise along the plan together.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from ..robot.spec import RobotSpec
+
+SHARE = 0.05  # of the limited range: where the penalty turns from quadratic to linear
+
+
+class Chance:
+    """Penalties of the constraints of a robot file.
+
+    Beyond a limit by v the penalty is weight·(√(1 + (v/s)²) − 1) (pseudo-Huber), with s a small
+    share of the range between the limits: quadratic close to the limit, and linear far beyond it,
+    so that a state that is beyond already does not drown all else.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        names, limits = spec.state_names, spec.cost.chance
+        infinity = float('inf')
+        self.channels = [names.index(n) for n in limits]
+        low = [-infinity if c.low is None else c.low for c in limits.values()]
+        high = [infinity if c.high is None else c.high for c in limits.values()]
+        ranges = [b - a for a, b in zip(low, high, strict=True)]
+        sizes = [
+            r
+            if r < infinity
+            else max(abs(a) if a > -infinity else 0, abs(b) if b < infinity else 0)
+            for r, a, b in zip(ranges, low, high, strict=True)
+        ]  # of a single limit, its distance from zero
+        self._low, self._high = (np.array(v, np.float32) for v in (low, high))
+        self._unit = np.array([SHARE * (s or 1.0) for s in sizes], np.float32)
+        quantiles = [NormalDist().inv_cdf(c.probability) for c in limits.values()]
+        self._quantile = np.array(quantiles, np.float32)
+        self._weight = np.array([c.weight for c in limits.values()], np.float32)
+
+    def __bool__(self) -> bool:
+        return bool(self.channels)
+
+    def __call__(self, states: Any, noise: np.ndarray, caution: float, lib: Any = np) -> Any:
+        """Penalty [n] of states [E, n, h, ds], averaged along the plans.
+
+        Args:
+            states: predicted states under each draw, arrays of `lib`.
+            noise: variance of the noise gathered along a plan [h, ds].
+            caution: what the margins are multiplied by.
+            lib: numpy or torch.
+        """
+        like = {} if lib is np else {'device': states.device}
+        low, high, unit, quantile, weight, noise = (
+            lib.asarray(a, **like)
+            for a in (
+                self._low,
+                self._high,
+                self._unit,
+                np.float32(caution) * self._quantile,
+                self._weight,
+                noise[:, self.channels].astype(np.float32),
+            )
+        )
+        states = states[..., self.channels]
+        mean = states.mean(axis=0)
+        margin = quantile * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)
+        beyond = (mean + margin - high).clip(min=0) + (low - mean + margin).clip(min=0)
+        # Where ignorance leaves no room between two limits, both push.
+        penalty = weight * (lib.sqrt(1 + lib.square(beyond / unit)) - 1)
+        return penalty.sum(axis=-1).mean(axis=-1)

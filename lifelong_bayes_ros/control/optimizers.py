@@ -1,0 +1,144 @@
+"""Searches for the plan that costs least, by sampling: one interface, a class for each.
+
+In each round of a plan, `ask` gives candidates and `tell` takes what they cost. What was found
+warm-starts the next plan, moved on in time by `shift`. float32 throughout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from ..robot.spec import RobotSpec
+
+DIVERGED = np.float32(1e9)  # cost of a candidate whose prediction left the numbers
+NARROWEST = 0.02  # of the spread that a search began with: it must not come to rest for good
+
+Noise = Callable[[int], np.ndarray]  # standard normal noise [n, h, da] for n candidates
+
+
+class Optimizer(ABC):
+    """A search over plans [h, da] within the limits of the command."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self.settings = spec.planner
+        self._low = spec.action_low.astype(np.float32)
+        self._high = spec.action_high.astype(np.float32)
+        self._scale = np.float32(self.settings.noise) * spec.action_half_range.astype(np.float32)
+        self._start = np.tile(spec.neutral.astype(np.float32), (self.settings.horizon, 1))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last plan."""
+        self.plan = self._start.copy()  # best so far [h, da]
+        self.spread = np.zeros(len(self._low), np.float32)  # of good plans' first commands [da]
+
+    def shift(self, steps: int) -> None:
+        """Move what was found on by the steps that have passed, fewer than the horizon."""
+        self.plan = _moved(self.plan, steps)
+
+    @abstractmethod
+    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
+        """Candidates [n, h, da] of a round, of which there are about `count` in the first."""
+
+    @abstractmethod
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
+        """Take the cost [n] of candidates [n, h, da], those of `ask` and any others.
+
+        `penalty` [n] comes on top of the cost where limits are broken.
+        """
+
+    def _within(self, plans: np.ndarray) -> np.ndarray:
+        return np.clip(plans, self._low, self._high)
+
+
+class Mppi(Optimizer):
+    """Model predictive path integral control (Williams et al. 2017).
+
+    The plan is the mean of all candidates, weighted by exp(−cost / temperature). The scale of the
+    costs varies by orders of magnitude along a life, so the temperature is relative.
+    """
+
+    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
+        unit = noise(count)
+        unit[0] = 0  # the last plan itself
+        return self._within(self.plan + unit * self._scale)
+
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
+        cost, sane = finite(cost)
+        typical = cost[sane].mean() if sane.any() else DIVERGED
+        # Of the task alone: broken limits must not melt what is told apart within them.
+        scale = self.settings.temperature * float(typical - cost.min()) + 1e-9
+        if penalty is not None:
+            cost, _ = finite(cost + penalty)
+        likelihood = np.exp(-(cost - cost.min()) / scale)
+        likelihood /= likelihood.sum()
+        self.plan = np.tensordot(likelihood, candidates, axes=1).astype(np.float32)
+        first = candidates[:, 0] - self.plan[0]
+        self.spread = np.sqrt(likelihood @ np.square(first))
+
+
+class Icem(Optimizer):
+    """The improved cross-entropy method (iCEM, Pinneri et al. 2020).
+
+    A Gaussian over plans moves to the elites of each round, whose number of candidates shrinks;
+    a share of the elites is kept for the next round and, moved on in time, for the next plan. The
+    plan is the best candidate seen in the last round.
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self._mean = self._start.copy()
+        self._sd = np.broadcast_to(self._scale, self._start.shape)
+        self._kept = self._start[None][:0]
+
+    def shift(self, steps: int) -> None:
+        super().shift(steps)
+        self._mean = _moved(self._mean, steps)
+        self._kept = np.array([_moved(plan, steps) for plan in self._kept]).reshape(
+            -1, *self._start.shape
+        )
+
+    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
+        if round_ == 0:
+            self._sd = np.broadcast_to(self._scale, self._start.shape)
+        settings = self.settings
+        size = max(round(count * settings.shrink**-round_), 2 * settings.elites)
+        fresh = self._mean + noise(size) * self._sd
+        fresh[0] = self._mean
+        plans = np.concatenate([fresh, self._kept, self.plan[None]])
+        return self._within(plans.astype(np.float32))
+
+    def tell(
+        self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
+    ) -> None:
+        cost, _ = finite(cost if penalty is None else cost + penalty)
+        settings = self.settings
+        best = np.argsort(cost, kind='stable')[: settings.elites]
+        elites, inert = candidates[best], np.float32(settings.momentum)
+        self._mean = inert * self._mean + (1 - inert) * elites.mean(axis=0)
+        sd = inert * self._sd + (1 - inert) * elites.std(axis=0)
+        self._sd = np.maximum(sd, np.float32(NARROWEST) * self._scale)
+        self._kept = elites[: round(settings.keep * settings.elites)]
+        self.plan = elites[0].copy()
+        self.spread = elites[:, 0].std(axis=0)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {'mppi': Mppi, 'icem': Icem}
+
+
+def finite(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Costs [n] with `DIVERGED` where the prediction left the numbers, and where it did not."""
+    sane = cost < DIVERGED  # false where it is not a number
+    return np.where(sane, cost, DIVERGED), sane
+
+
+def _moved(plan: np.ndarray, steps: int) -> np.ndarray:
+    tail = np.repeat(plan[-1:], steps, axis=0)
+    return np.concatenate([plan[steps:], tail])
