@@ -1,8 +1,8 @@
 """Rows on split digits: five tasks of two classes, one after the other, a head for each.
 
-Of every task four images are kept, those whose class is least certain (Pan et al. 2020). All
-methods have the same network and the same steps, and are judged on the test images of all tasks
-after the last one.
+Of every task four images are kept: those whose class is least certain (Pan et al. 2020), or random
+ones for replay, which learns more from them. All methods have the same network and the same steps,
+and are judged on the test images of all tasks after the last one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..dynamics.likelihoods import Categorical
 from ..memory.dnn2gp import laplace
 from ..memory.examples import Examples, Network, Read
 from ..memory.flat import flat
-from ..memory.memorable import curvature_score, top
+from ..memory.memorable import curvature_score, stratified, top
 from ..memory.objective import FunctionPrior, Loss, Objective, Quadratic
 from .bench_memory_networks import digits, solve
 from .rows import row
@@ -30,6 +30,7 @@ TRAINING = 1257  # images, as in the authors' run of FROMP; the other 540 are fo
 ITERATIONS = 60  # of L-BFGS in a task
 PRECISION = 1.0  # of the prior over weights
 TEMPERATURE = 1.0  # of FROMP: what the loss of a new task is divided by
+WEAK = 0.1  # precision about the old weights in FROMP, where the function prior says nothing
 CLASSES = Categorical(('first', 'second'))
 
 
@@ -74,6 +75,11 @@ def tasks(seed: int) -> list[tuple[Examples, Examples]]:
     return parts
 
 
+def classes(seen: Examples) -> Tensor:
+    """Which class each image is of [n]."""
+    return torch.tensor(seen.labels.argmax(axis=1))
+
+
 class Method:
     """Learns tasks one after the other; its own part is what stands for those before."""
 
@@ -102,10 +108,13 @@ class Replay(Method):
         return sum((Loss(m.stand_for(n)) for m, n in self.memory), super().past(network))
 
     def learned(self, network: MultiHead, task: int, seen: Examples) -> None:
-        """Keep the least certain images."""
-        groups = torch.tensor(seen.labels.argmax(axis=1))
-        kept = seen.pick(top(curvature_score(network, seen), PER_TASK, groups))
-        self.memory.append((kept, len(seen)))
+        """Keep some images."""
+        self.memory.append((seen.pick(self.choose(network, task, seen)), len(seen)))
+
+    def choose(self, network: MultiHead, task: int, seen: Examples) -> Tensor:
+        """Random ones, equally many of each class."""
+        generator = torch.Generator().manual_seed(task)
+        return stratified(classes(seen), PER_TASK, generator)
 
 
 class KPrior(Replay):
@@ -118,6 +127,10 @@ class KPrior(Replay):
         start = 1.0 * Quadratic.isotropic(PRECISION, flat(network))
         soft = (Loss(m.softened(network).stand_for(n)) for m, n in self.memory)
         return sum(soft, start)
+
+    def choose(self, network: MultiHead, task: int, seen: Examples) -> Tensor:
+        """The least certain ones."""
+        return top(curvature_score(network, seen), PER_TASK, classes(seen))
 
 
 class Ewc(Method):
@@ -165,12 +178,10 @@ class Fromp(Ewc):
     def learned(self, network: MultiHead, task: int, seen: Examples) -> None:
         """Keep the least certain images, and the posterior."""
         super().learned(network, task, seen)
-        groups = torch.tensor(seen.labels.argmax(axis=1))
-        kept = top(curvature_score(network, seen), PER_TASK, groups)
+        kept = top(curvature_score(network, seen), PER_TASK, classes(seen))
         self.points.append((task, seen.inputs[kept]))
 
 
-WEAK = 0.1  # precision about the old weights in FROMP, where the function prior says nothing
 METHODS: tuple[type[Method], ...] = (Method, Replay, Ewc, KPrior, Fromp)
 
 
