@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 
-from . import bench_memory_keeper
+from . import (
+    bench_memory_adapt,
+    bench_memory_contradict,
+    bench_memory_digits,
+    bench_memory_keeper,
+    bench_memory_leave_out,
+    bench_memory_regions,
+)
 from .rows import report_object
 
 Status = Callable[[str, float], None]
@@ -19,6 +26,11 @@ PARTS: dict[str, Callable[[Sequence[int], Callable[[float], None]], Rows]] = {
     'recall': bench_memory_keeper.recall_rows,
     'adding and removing': bench_memory_keeper.head_rows,
     'consolidation': bench_memory_keeper.consolidation_rows,
+    'state regions': bench_memory_regions.region_rows,
+    'contradicting regimes': bench_memory_contradict.contradict_rows,
+    'split digits': bench_memory_digits.digits_rows,
+    'leaving transitions out': bench_memory_leave_out.leave_out_rows,
+    'adapting by a K-prior': bench_memory_adapt.adapt_rows,
 }
 
 

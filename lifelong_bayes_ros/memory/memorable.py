@@ -7,6 +7,7 @@ stratified, or spread it.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,21 @@ def spread(features: Tensor, count: int) -> Tensor:
         left = left - (features @ row).square()
         left[pick] = -torch.inf
     return torch.tensor(chosen)
+
+
+def recombined(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Points [count, d] imagined from remembered ones [n, d], where labels are not needed.
+
+    Each coordinate is that of another remembered point, blurred by the kernel of Silverman (1986,
+    eq. 3.31): draws from a density whose coordinates are independent. Thirty points in six
+    dimensions leave most of the space between them open; a network that is to stay as it is (the
+    K-prior) can be asked there, too.
+    """
+    n, d = points.shape
+    picked = np.take_along_axis(points, rng.integers(n, size=(count, d)), axis=0)
+    low, high = np.quantile(points, [0.25, 0.75], axis=0)
+    spread = np.minimum(points.std(axis=0), (high - low) / 1.34)
+    return picked + 0.9 * n**-0.2 * spread * rng.standard_normal((count, d))
 
 
 def _balanced(scores: Tensor, count: int, groups: Tensor | None) -> Tensor:

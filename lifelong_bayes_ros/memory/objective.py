@@ -14,7 +14,9 @@ data, M a memory of m of N old examples, and soft labels the predictions at w*:
   have, by name.
 - FROMP (Pan et al. 2020): Loss(new) · 1/τ + `FunctionPrior.of(...)` for each old task.
 - Error correction (Daxberger et al. 2023): K + `Correction.of(network, examples)`, the difference
-  that true labels make; with the whole past in memory it is exact.
+  that true labels make; with the whole past in memory it is exact. For M of N old examples with
+  their labels: K + `Correction.of(network, M.stand_for(N))`. As long as the network is at w*,
+  removed data need not be in M: K − `Correction.of(network, removed)`.
 
 Terms add, subtract and scale. An objective is called with a network, or with an optimizer's twin
 of it that holds a draw of the weights.
@@ -103,7 +105,9 @@ class Correction(Term):
 
     What a soft label leaves out of the gradient of the past (Daxberger et al. 2023): while the
     network's Jacobian is that of the old weights it is constant, and the old prior's gradient
-    cancels it; a network's Jacobian moves.
+    cancels it; a network's Jacobian moves. It is Loss(examples) − Loss(softened) up to a constant
+    for a canonical link, and its tangent at the old weights for the heteroscedastic likelihood,
+    where that difference is unbounded when it is subtracted.
     """
 
     examples: Examples

@@ -1,0 +1,131 @@
+"""Rows on what is left of regimes that contradict each other, in the real learner.
+
+One robot lives through eight regimes that cannot be true at once, with few transitions kept of
+each, while its trunk keeps learning in the background and memory is consolidated between episodes.
+The error of every regime, on held-out states without noise, is taken when the robot leaves it and
+again at the end, from what memory holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..dynamics.head import Head
+from ..learning.learner import Learner, LearnerConfig
+from ..memory.regimes import NEW
+from ..robot.spec import load_robot
+from .priors import prior_for
+from .rows import row
+from .schedule import Life
+from .streams import HeldOut, transitions
+
+Progress = Callable[[float], None]
+ROBOT = 'arm'
+STEPS, STORED = 600, 25  # transitions of a regime, and at most kept of each
+CAPACITY = 16
+SHIFTS: dict[str, list[dict[str, Any]]] = {
+    'shoulder reversed': [{'actuator_gain': {'actuator': 'shoulder_torque', 'factor': -1.0}}],
+    'elbow reversed': [{'actuator_gain': {'actuator': 'elbow_torque', 'factor': -1.0}}],
+    'both reversed': [
+        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': -0.8}},
+        {'actuator_gain': {'actuator': 'elbow_torque', 'factor': -0.8}},
+    ],
+    'loaded': [{'payload': {'mass': 1.5}}],
+    'weak': [
+        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': 0.4}},
+        {'actuator_gain': {'actuator': 'elbow_torque', 'factor': 0.4}},
+    ],
+    'wind': [{'wind': {'force': [6.0, 0.0]}}],
+    'against the wind': [{'wind': {'force': [-6.0, 0.0]}}, {'damping': {'factor': 5.0}}],
+    'loaded and weak': [
+        {'payload': {'mass': 1.0}},
+        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': 0.5}},
+        {'damping': {'factor': 3.0}},
+    ],
+}
+
+
+@dataclass
+class Kept:
+    """What one life showed."""
+
+    learned: dict[str, float] = field(default_factory=dict)  # error of a regime when it was left
+    after: dict[str, float] = field(default_factory=dict)  # and at the end
+    stored: int = 0  # most transitions of one regime
+    regimes: int = 0
+    trunks: int = 0  # adopted
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """After / when learned, of every regime."""
+        return {n: self.after[n] / e for n, e in self.learned.items()}
+
+
+def life(seed: int) -> Life:
+    """All regimes, in an order that the seed decides."""
+    names = np.random.default_rng(seed).permutation(list(SHIFTS)).tolist()
+    return Life(robot=ROBOT, regimes=SHIFTS, phases=[(n, STEPS) for n in names])
+
+
+def contradict(seed: int, progress: Progress = lambda share: None) -> Kept:
+    """Live one life."""
+    spec, lived = load_robot(ROBOT), life(seed)
+    # No journal: what is kept of a regime is its head and its reservoir.
+    config = LearnerConfig(reservoir=STORED, journal=0, capacity=CAPACITY)
+    learner, found = Learner(prior_for(spec), config, seed), Kept()
+    owner: dict[str, str] = {}  # the learner's name of a regime
+    stream = transitions(spec, lived, seed)
+
+    def error(name: str, head: Head) -> float:
+        phase = [n for n, _ in lived.phases].index(name)
+        test = HeldOut.of(spec, learner.prior, SHIFTS[name], seed, phase)
+        theta = head.posterior.mean.cpu().numpy()
+        belief = replace(learner.belief(), theta=theta)
+        return float(np.sqrt(np.mean(np.square(test.one_step(learner.dynamics, belief)))))
+
+    for number, (name, steps) in enumerate(lived.phases):
+        step = 0
+        while step < steps:
+            transition = next(stream)
+            learner.observe(transition)
+            step += transition.usable
+        found.learned[name] = error(name, learner.live)
+        owner[name] = learner.regime
+        for kept, absorbed in learner.consolidate().merged:
+            owner = {n: kept if o == absorbed else o for n, o in owner.items()}
+        progress((number + 1) / len(lived.phases))
+    heads = {r.name: r.head for r in learner.library.regimes}
+    heads[NEW] = learner.live
+    for name in SHIFTS:
+        found.after[name] = error(name, heads[owner[name]])
+    found.stored = max(len(r.reservoir.samples) for r in learner.library.regimes)
+    found.regimes = len(learner.library.regimes)
+    found.trunks = sum(e.event == 'adopted' for e in learner.take_events())
+    if learner.background is not None:
+        learner.background.close()
+    return found
+
+
+def contradict_rows(seeds: Sequence[int], progress: Progress) -> list[dict[str, Any]]:
+    """Worst ratio of all regimes of all lives, and what it was measured on."""
+    lives = []
+    for number, seed in enumerate(seeds):
+        lives.append(contradict(seed, lambda s, n=number: progress((n + s) / len(seeds))))
+    ratios = [r for found in lives for r in found.ratios.values()]
+    count = len(SHIFTS)
+    what = f'{count} contradicting regimes, {STORED} transitions kept of each'
+    error = f'{what}: error at the end / when learned'
+    rows = [
+        row(f'{error}, worst of {len(ratios)}', max(ratios), '', 'lower', 1.15, 1.05),
+        row(f'{error}, mean', float(np.mean(ratios)), '', 'lower', None),
+    ]
+    return [
+        *rows,
+        row(f'{what}: most kept', max(f.stored for f in lives), '', 'lower', STORED),
+        row(f'{what}: regimes known, least', min(f.regimes for f in lives), '', 'higher', None),
+        row(f'{what}: trunks adopted', sum(f.trunks for f in lives), '', 'higher', None),
+    ]
