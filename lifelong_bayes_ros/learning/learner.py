@@ -11,7 +11,6 @@ the learned one predicts worse.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from ..memory.reservoir import Reservoir, Sample
 from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .background import WALK_EVERY, Background, Outcome
+from .pieces import digest
 from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
@@ -247,14 +247,8 @@ class Learner:
 
     def digest(self) -> str:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
-        sha = hashlib.sha256()
-        for head in [self.live, *(r.head for r in self.library.regimes)]:
-            for part in (head.posterior.mean, head.posterior.covariance):
-                sha.update(part.cpu().numpy().tobytes())
-            sha.update(head.noise.beta.tobytes())
-        for part in self.sparse.state().values() if self.sparse is not None else ():
-            sha.update(part.tobytes())
-        return sha.hexdigest()
+        heads = [self.live, *(r.head for r in self.library.regimes)]
+        return digest(heads, [] if self.sparse is None else list(self.sparse.state().values()))
 
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
