@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ..errors import UserError
 from ..learning.broad import SCRATCH
 from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
 from ..learning.learner import Event, Learner, LearnerConfig
-from ..learning.store import STATE, load_state, save_state
+from ..learning.saver import Saved, Saver
+from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
@@ -47,6 +48,8 @@ class LearnerNode(BaseNode):
     def configure(self) -> None:
         self.spec = self.load_spec()
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
+        self.saver = None if self.folder is None else Saver(self.folder)
+        self.unsaved = ''  # why the state could not be kept the last time
         self.learner = self._new_learner()
         if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
             raise UserError(
@@ -67,6 +70,7 @@ class LearnerNode(BaseNode):
         self.serve(Trigger, '~/reset', self._on_reset)
         self.serve(SetBool, '~/set_learning', self._on_set_learning)
         self.every(1.0, self._publish_memory)
+        self.every(0.1, self._note_saved)
 
     def activate(self) -> None:
         self._publish_trunk()
@@ -74,8 +78,9 @@ class LearnerNode(BaseNode):
         self.memory_due = True
 
     def deactivate(self) -> None:
-        if self.folder is not None:
-            self._save()
+        if self.saver is not None:
+            self.saver.save(self.learner)
+            self._tell(self.saver.wait())
         if self.learner.background is not None:
             self.learner.background.close()
 
@@ -96,6 +101,8 @@ class LearnerNode(BaseNode):
             **({} if background is None else {'trunk not done in time': background.abandoned}),
             **learner.skipped,
         }
+        if self.unsaved:
+            return WARN, self.unsaved, figures
         if self.lost:
             return WARN, f'{self.lost} transitions were lost on the way', figures
         if learner.guarded:
@@ -184,8 +191,8 @@ class LearnerNode(BaseNode):
             self._publish_event(event)
             if event.event == 'consolidated':
                 self.memory_due = True
-                if self.folder is not None:  # so that a crash costs one episode at most
-                    self._save()
+                if self.saver is not None:  # so that a crash costs one episode at most
+                    self.saver.save(self.learner)
 
     def _publish_event(self, event: Event) -> None:
         self.events.publish(event_to_msg(event.event, event.stamp_ns, event.step, event.detail))
@@ -207,9 +214,13 @@ class LearnerNode(BaseNode):
         return result.accepted, result.reason or f'{len(result.library.regimes)} regimes'
 
     def _on_save(self, request: Trigger.Request) -> tuple[bool, str]:
-        if self.folder is None:
+        if self.saver is None:
             raise UserError('parameter state_dir is empty; start the learner with a folder')
-        return True, self._save()
+        self.saver.save(self.learner)
+        self._tell(self.saver.wait())
+        if self.unsaved:
+            raise UserError(self.unsaved)
+        return True, self.learner.digest()
 
     def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         old = self.learner
@@ -230,13 +241,21 @@ class LearnerNode(BaseNode):
         self._event('learning', on=request.data)
         return True, 'learning is ' + ('on' if request.data else 'off')
 
-    def _save(self) -> str:
-        started = time.perf_counter()
-        save_state(self.learner, self.folder)
-        digest = self.learner.digest()
-        seconds = round(time.perf_counter() - started, 3)
-        self._event('saved', digest=digest, folder=str(self.folder), seconds=seconds)
-        return digest
+    def _note_saved(self) -> None:
+        if self.saver is not None:
+            self._tell(self.saver.take())
+
+    def _tell(self, outcomes: Sequence[Saved]) -> None:
+        """Say what has been written to the state directory, or why it has not."""
+        for saved in outcomes:
+            name, detail = 'saved', {'digest': saved.digest, 'folder': str(self.saver.folder)}
+            if saved.error:
+                name, detail = 'not_saved', {'reason': saved.error}
+                self.counts['not saved'] += 1
+                self.get_logger().error(saved.error)
+            self.unsaved = saved.error
+            detail['seconds'] = round(saved.seconds, 3)
+            self._publish_event(Event(name, saved.stamp_ns, saved.step, detail))
 
     def _event(self, name: str, **detail: Any) -> None:
         learner = self.learner
@@ -245,6 +264,7 @@ class LearnerNode(BaseNode):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
+    sys.setswitchinterval(5e-4)  # s; the threads beside it must not keep a transition waiting
     return run(LearnerNode, argv)
 
 
