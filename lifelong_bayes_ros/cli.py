@@ -349,7 +349,17 @@ def parser() -> argparse.ArgumentParser:
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
         'what',
-        choices=['loop', 'memory', 'optimizer', 'quality', 'realtime', 'safety', 'stream', 'all'],
+        choices=[
+            'loop',
+            'memory',
+            'merge',
+            'optimizer',
+            'quality',
+            'realtime',
+            'safety',
+            'stream',
+            'all',
+        ],
         help='what to measure; `all` adds lives of all robots, goes on where it was '
         'interrupted, and writes BENCHMARKS.md',
     )

@@ -14,6 +14,7 @@ from ..robot.transitions import State
 from .fence import Outlook
 from .goals import FileGoal, Goal
 from .planner import Plan, Planner
+from .probing import Probe
 from .safety import Safety
 
 NUDGE = 0.01  # of a command's half range, for derivatives
@@ -56,12 +57,14 @@ class Controller:
         self.planner = Planner(dynamics, seed)
         self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
+        self.probe = Probe(dynamics.spec, seed)
         self.reset()
 
     def reset(self) -> None:
         """Forget the past, e.g. at activation."""
         self.planner.reset()
         self.safety.reset()
+        self.probe.reset()
         self._last: Plan | None = None
 
     def adopt(self, dynamics: Dynamics) -> None:
@@ -103,6 +106,8 @@ class Controller:
         spread, wanted, command = None, None, None
         if plan is not None:
             wanted = np.asarray(plan.actions[0], np.float32)
+            if not stale:
+                wanted = self.probe.add(wanted, belief, self.safety)
             outlook = None
             if np.isfinite(wanted).all():
                 spread = self._predict(belief, state, wanted, past)

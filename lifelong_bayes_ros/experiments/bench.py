@@ -45,6 +45,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_safety import safety_report
 
         return safety_report(status)
+    if what == 'merge':
+        from .bench_merge import merge_report
+
+        return merge_report(status)
     if what == 'realtime':
         from .bench_realtime import HZ, realtime_report
 
@@ -67,6 +71,7 @@ COMMANDS = {
     'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',
+    'merge': 'lifelong-bayes bench merge',
     'optimizer': 'lifelong-bayes bench optimizer',
     'quality': 'lifelong-bayes bench quality',
     'realtime': 'lifelong-bayes bench realtime',

@@ -470,9 +470,9 @@ class Learner:
     def _on_alarm(self) -> None:
         steps = min(self.surprise.since_change(), len(self._recent))
         nis = self.surprise.fast
-        best, gain = self._best_stored(steps)
+        best, gain, since = self._best_stored(steps)
         if best is not None and steps >= 2 and gain > self.config.recall_nats:
-            self._recall(best, steps, gain)
+            self._recall(best, since, gain)
         else:
             self._temper(steps, nis)
 
@@ -483,26 +483,32 @@ class Learner:
         limit = self.config.recall_nats_after if watching else self.config.recall_nats_calm
         if steps < 2 or len(self._recent) < steps:
             return False
-        best, gain = self._best_stored(steps)
+        best, gain, since = self._best_stored(steps)
         if best is None or best == self.identity or gain <= limit:
             return False
-        self._recall(best, steps, gain)
+        self._recall(best, since, gain)
         return True
 
-    def _best_stored(self, steps: int) -> tuple[int | None, float]:
-        """Stored regime with most evidence over the last steps, and its lead on the live head."""
+    def _best_stored(self, steps: int) -> tuple[int | None, float, int]:
+        """Stored regime with most evidence, its lead on the live head, and steps since it came.
+
+        The steps in which it cannot have been yet, since the change point is known to a few steps
+        only, do not count against it: the lead is that of the likeliest beginning.
+        """
         window = list(self._recent)[-steps:]
-        live = sum(s.live for s in window)
-        best, lead = None, float('-inf')
+        live = np.array([s.live for s in window])
+        begins = max(min(WINDOW, steps - 1), 1)
+        best, lead, since = None, float('-inf'), steps
         for index, name in enumerate(self.library.names):
             known = [s.stored.get(name) for s in window]
             if any(k is None for k in known):
                 continue  # stored within the window
-            total = sum(k[0] for k in known) - live
-            nis = float(np.mean([k[1] for k in known]))
-            if nis <= self.config.recall_nis and total > lead:
-                best, lead = index, total
-        return best, lead
+            evidence, nis = np.array(known).T
+            leads = np.cumsum((evidence - live)[::-1])[::-1][:begins]
+            first = int(np.argmax(leads))
+            if nis[first:].mean() <= self.config.recall_nis and leads[first] > lead:
+                best, lead, since = index, float(leads[first]), steps - first
+        return best, lead, since
 
     def _recall(self, index: int, steps: int, gain: float) -> None:
         if index != self.identity:
@@ -543,9 +549,9 @@ class Learner:
             step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
             self._condition(step.design, prediction)
             self._remember(step.sample)
-        first = since[0].sample.stamp_ns
+        seen = {id(s.sample) for s in since}  # not by time, which a simulator begins anew
         regimes = [] if self.identity is None else [self.library.regimes[self.identity]]
-        memory = [s for r in regimes for s in r.reservoir.samples if s.stamp_ns < first]
+        memory = [s for r in regimes for s in r.reservoir.samples if id(s) not in seen]
         self._restart_hypotheses(since, memory)
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.tape = self.tape.add(Hold())
@@ -562,7 +568,7 @@ class Learner:
         self._commit(snapshot, tape)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
-            reservoir.drop_since(list(self._recent)[-steps].sample.stamp_ns)
+            reservoir.drop([s.sample for s in list(self._recent)[-steps:]])
         return snapshot
 
     def _commit(self, head: Head, tape: Tape) -> None:

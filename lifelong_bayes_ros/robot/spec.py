@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..paths import share_dir
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_limits
+from .probing import Probing
 from .section import Finite, Name, NonNegative, Positive, Section
 
 Model = TypeVar('Model', bound=BaseModel)
@@ -182,6 +183,7 @@ class RobotSpec(Section):
     goal_input: GoalInput | None = None
     cost: Cost
     planner: Planning = Planning()
+    probing: Probing = Probing()
     view: View | None = None
 
     @model_validator(mode='after')
