@@ -402,6 +402,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[
             'loop',
             'memory',
+            'merge',
             'optimizer',
             'planner',
             'policy',

@@ -17,7 +17,7 @@ from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.candidate import Job
 from lifelong_bayes_ros.learning.codec import fingerprint
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
-from lifelong_bayes_ros.learning.refine import Rows, imagined
+from lifelong_bayes_ros.learning.refine import Steps, imagined
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.learning.transport import Transport, carry_prior, fit, rewhiten
 from lifelong_bayes_ros.memory.reservoir import Sample
@@ -82,7 +82,7 @@ def test_the_columns_of_many_rows_are_those_of_the_design(robot):
     dynamics = random_dynamics(robot)
     noise = np.full(len(dynamics.scale), 0.1)
     some = list(islice(linear_samples(dynamics, dynamics.nominal_theta, noise, 0), 9))
-    phi, columns = Rows.of(some).columns(dynamics)
+    phi, columns = Steps.of(some).columns(dynamics)
     ds, nf = dynamics.nominal.shape
     for row, (x, u, past) in enumerate((s.x, s.u, s.past) for s in some):
         design = dynamics.design(x, u, past)
@@ -103,7 +103,7 @@ def test_fitting_at_once_is_conditioning_on_one_after_the_other():
     for sample in some:
         head = observe(dynamics, head, sample, fixed=noise)
     mean, covariance = fit(
-        dynamics, Rows.of(some), prior.mean.numpy(), prior.covariance.numpy(), variance
+        dynamics, Steps.of(some), prior.mean.numpy(), prior.covariance.numpy(), variance
     )
     np.testing.assert_allclose(mean, head.posterior.mean, atol=1e-8)
     np.testing.assert_allclose(covariance, head.posterior.covariance, atol=1e-8)
@@ -124,7 +124,7 @@ def test_a_trunk_whose_units_change_places_carries_every_function_over(tiny_prio
     by = Transport.between(old.trunk, trunk, inputs, np.ones(len(inputs)))
     prior = carry_prior(tiny_prior, trunk, tiny_prior.trunk_precision, by)
     new: Dynamics = prior.dynamics
-    rows = Rows.of(samples(stream(HOME, 50, 4)))
+    rows = Steps.of(samples(stream(HOME, 50, 4)))
     np.testing.assert_allclose(
         trunk.features(rows.x, rows.u), old.trunk.features(rows.x, rows.u), atol=0.02
     )
@@ -166,7 +166,7 @@ def test_imagined_inputs_are_like_those_of_pretraining(robot):
 # ---------------------------------------------------------------------- adoption
 def clean_error(learner, shifts):
     """Error of the live head where no data need have been, in y, all outputs."""
-    rows = Rows.of(samples(stream(shifts, 400, 77)))
+    rows = Steps.of(samples(stream(shifts, 400, 77)))
     phi, columns = rows.columns(learner.dynamics)
     w, *rest = learner.dynamics.split(learner.live.posterior.mean.numpy())
     predicted = phi @ w.T + columns @ np.concatenate(rest)

@@ -341,6 +341,21 @@ def drained(lib):
             return end.value
 
 
+def test_an_operators_name_outlives_a_merge_whichever_regime_has_it():
+    for renamed in ('r1', 'r2'):
+        lib = library(regime('r1', 1, 200), regime('r2', 4, 200, plant=1))
+        lib.note('r1', 'wet')
+        lib.note('r2', 'slow')
+        lib.rename(renamed, 'floor')
+        result = consolidate(DYNAMICS, lib, PRIOR, NOISE, Budget(12), np.random.default_rng(0))
+        assert result.merged == [('floor', 'r2' if renamed == 'r1' else 'r1')]
+        assert result.library.names == ['nominal', 'floor']
+        assert set(result.library.notes['floor'].split('; ')) == {'wet', 'slow'}
+    lib.rename('r1', 'carpet')
+    result = consolidate(DYNAMICS, lib, PRIOR, NOISE, Budget(12), np.random.default_rng(0))
+    assert result.library.notes == {'carpet': 'wet; slow; also floor'}
+
+
 def test_a_merged_regime_stays_merged_when_the_robot_goes_on():
     learner = lived(episodes=((HOME, 60), (LOSS, 120)))
     index = learner.identity
@@ -392,6 +407,26 @@ def test_merged_states_hold_the_heads_of_both_exactly(tmp_path):
     assert again.digest() == learner.digest()
     for regime in again.library.regimes:
         assert_near(regime.tape.run(again.dynamics, again.family), regime.head)
+
+
+def test_names_and_notes_outlive_merging_saving_and_forgetting(tmp_path):
+    first, second = lived(0, ((HOME, 60), (LOSS, 120))), lived(1, ((HOME, 60), (WIND, 120)))
+    for learner, name in ((first, 'worn'), (second, 'gust')):
+        old = learner.library.names[-1]
+        learner.library.rename(old, name)
+        learner.filter.rename(old, name)
+        learner.library.note(name, f'note on {name}')
+    merged = merge_states(first, second)
+    learner = merged.learner
+    save_state(learner, tmp_path / 'c')
+    again = load_state(tmp_path / 'c')
+    assert {'worn', 'gust'} <= set(again.library.names)
+    assert again.library.notes == {'worn': 'note on worn', 'gust': 'note on gust'}
+    forget(again, 0)  # home
+    assert again.library.notes == {'worn': 'note on worn', 'gust': 'note on gust'}
+    done = forget(again, 1 + merged.offset)  # all that `gust` knows
+    assert done.dropped == ['gust']
+    assert again.library.notes == {'worn': 'note on worn'}
 
 
 def moved_on(prior, seed: int, size: float, gain: float):

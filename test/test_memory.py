@@ -1,5 +1,7 @@
 """What the robot remembers: reservoirs, the regime filter, and consolidation as a transaction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -269,8 +271,10 @@ def test_the_least_seen_regimes_are_pruned_to_the_capacity():
 def test_samples_that_turned_out_to_belong_elsewhere_are_taken_out():
     rng = np.random.default_rng(0)
     reservoir = Reservoir(capacity=8)
-    for stamp in range(6):
-        empty = np.zeros(1, np.float32)
-        reservoir.add(Sample(empty, empty, empty[None], empty, stamp, 0), rng)
-    reservoir.drop_since(4)
-    assert [s.stamp_ns for s in reservoir.samples] == [0, 1, 2, 3]
+    empty = np.zeros(1, np.float32)
+    # The clock began anew after the second one.
+    samples = [Sample(empty, empty, empty[None], empty, stamp, 0) for stamp in (8, 9, 1, 2, 3)]
+    for sample in samples:
+        reservoir.add(sample, rng)
+    reservoir.drop([samples[2], samples[4], replace(samples[0])])
+    assert [s.stamp_ns for s in reservoir.samples] == [8, 9, 2]

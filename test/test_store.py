@@ -1,6 +1,12 @@
 """What is written and sent: exact round trips, no damage unnoticed, no half-written file."""
 
+import errno
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +26,9 @@ from lifelong_bayes_ros.learning.codec import (
     fingerprint,
 )
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.saver import Saver
 from lifelong_bayes_ros.learning.store import (
+    Snapshot,
     cached_prior,
     load_state,
     save_state,
@@ -268,8 +276,13 @@ def saved_bytes(lived, tmp_path_factory):
     return folder, {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+def prior_file(folder):
+    (found,) = folder.glob(f'{store.PRIOR}-*.safetensors')
+    return found
+
+
 def test_a_state_beside_another_prior_is_refused(saved):
-    (saved / store.PRIOR).write_bytes(encode_prior(small_prior()))
+    prior_file(saved).write_bytes(encode_prior(small_prior()))
     with pytest.raises(UserError, match='belongs to another prior'):
         load_state(saved)
 
@@ -280,6 +293,26 @@ def test_a_folder_without_a_state_is_refused_by_name(saved):
     (saved / store.STATE).unlink()
     with pytest.raises(UserError, match=store.STATE):
         load_state(saved)
+
+
+def test_a_state_without_its_prior_is_refused_by_name(saved):
+    name = prior_file(saved).name
+    (saved / name).unlink()
+    with pytest.raises(UserError, match=name):
+        load_state(saved)
+
+
+def test_a_state_of_an_earlier_version_is_read_and_renamed(lived, saved):
+    path = saved / store.STATE
+    arrays, meta = codec.unpack('learner', path.read_bytes(), '')
+    del meta['prior_file']
+    path.write_bytes(codec.pack('learner', arrays, meta))
+    prior_file(saved).rename(saved / 'prior.safetensors')
+    again = load_state(saved)
+    assert again.digest() == lived.digest()
+    save_state(again, saved)
+    assert load_state(saved).digest() == lived.digest()
+    assert prior_file(saved).read_bytes() == (saved / 'prior.safetensors').read_bytes()
 
 
 def test_a_crash_while_saving_leaves_the_old_state(lived, saved, monkeypatch):
@@ -297,3 +330,175 @@ def test_a_crash_while_saving_leaves_the_old_state(lived, saved, monkeypatch):
     with pytest.raises(OSError, match='power lost'):
         save_state(later, saved)
     assert load_state(saved).digest() == lived.digest()
+
+
+# ---------------------------------------------------------------------- beside learning
+def moved_trunk(learner):
+    """The learner after it has adopted another trunk: its prior is another one."""
+    trunk = learner.dynamics.trunk
+    dynamics = replace(learner.dynamics, trunk=replace(trunk, w1=1.01 * trunk.w1))
+    learner.prior = replace(learner.prior, dynamics=dynamics)
+    return learner
+
+
+def test_a_snapshot_is_what_was_though_the_learner_goes_on(saved, tmp_path):
+    learner = load_state(saved)
+    learner.observe(stream(LOSS, 1, 2, 150)[0])  # from here on the live head is updated in place
+    snapshot, digest = Snapshot.of(learner), learner.digest()
+    save_state(learner, tmp_path / 'then')
+    for transition in stream(HOME, 60, 5, 151):
+        learner.observe(transition)
+    learner.library.rename('r1', 'floor')
+    learner.library.note('floor', 'lab')
+    learner.consolidate()
+    assert learner.digest() != digest
+    assert snapshot.write(tmp_path / 'later') == digest
+    first, second = contents(tmp_path / 'then'), contents(tmp_path / 'later')
+    assert first == second
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+CRASHES = ('before the prior', 'between', 'before the clearing', 'no crash')
+
+
+@pytest.mark.parametrize('when', CRASHES)
+def test_a_crash_around_an_adopted_trunk_leaves_a_pair_that_fits(saved, monkeypatch, when):
+    old = load_state(saved).digest()
+    later = moved_trunk(load_state(saved))
+    real, written = store.write_atomically, []
+
+    def crash(*_):
+        raise KeyboardInterrupt(when)
+
+    def write(path, data):
+        if len(written) == CRASHES.index(when):
+            crash()
+        real(path, data)
+        written.append(path.name)
+
+    monkeypatch.setattr(store, 'write_atomically', write)
+    if when == 'before the clearing':
+        monkeypatch.setattr(store, '_tidy', crash)
+    if when == 'no crash':
+        save_state(later, saved)
+    else:
+        with pytest.raises(KeyboardInterrupt, match=when):
+            save_state(later, saved)
+    monkeypatch.undo()
+    again = load_state(saved)
+    new = codec.fingerprint(again.prior) == codec.fingerprint(later.prior)
+    assert new == (when in ('before the clearing', 'no crash'))
+    assert again.digest() == (later.digest() if new else old)
+    save_state(again, saved)  # and nothing is left over
+    assert sorted(contents(saved)) == sorted([store.STATE, prior_file(saved).name])
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(lived, tmp_path):
+    gone = subprocess.Popen(['true'])
+    gone.wait()
+    left = tmp_path / f'.{store.STATE}.{gone.pid}'
+    mine = [tmp_path / n for n in (f'.{store.STATE}.{os.getppid()}', 'prior.safetensors', 'notes')]
+    for path in (left, *mine):
+        path.write_bytes(b'x')
+    save_state(lived, tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_a_saver_writes_what_was_asked_for_and_says_so(saved, tmp_path):
+    learner, saver = load_state(saved), Saver(tmp_path / 'kept')
+    digests = set()
+    for transition in stream(LOSS, 5, 3, 150):
+        learner.observe(transition)
+        digests.add(learner.digest())
+        saver.save(learner)
+    last = saver.wait()[-1]
+    assert (last.error, last.step, last.digest) == ('', learner.step, learner.digest())
+    assert load_state(tmp_path / 'kept').digest() == last.digest
+    saver.save(learner)
+    assert [s.digest for s in saver.close()] == [last.digest]
+
+
+def test_a_slow_disk_gets_the_newest_state_only(saved, monkeypatch, tmp_path):
+    learner, saver = load_state(saved), Saver(tmp_path / 'kept')
+    writes, may, began = [], threading.Event(), threading.Event()
+    real = Snapshot.write
+
+    def slow(snapshot, folder):
+        began.set()
+        may.wait(60)
+        writes.append(snapshot.meta['step'])
+        return real(snapshot, folder)
+
+    monkeypatch.setattr(Snapshot, 'write', slow)
+    first = learner.step
+    saver.save(learner)
+    began.wait(60)
+    for transition in stream(LOSS, 3, 3, 150):
+        learner.observe(transition)
+        saver.save(learner)
+    may.set()
+    assert [s.step for s in saver.wait()] == writes == [first, first + 3]
+
+
+def test_a_state_that_cannot_be_written_is_told_and_the_next_one_is(saved, monkeypatch):
+    learner, saver = load_state(saved), Saver(saved)
+    before = contents(saved)
+    learner.observe(stream(LOSS, 1, 3, 150)[0])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    saver.save(learner)
+    (failed,) = saver.wait()
+    assert failed.digest == ''
+    assert str(saved) in failed.error
+    assert 'No space left' in failed.error
+    assert contents(saved) == before
+    monkeypatch.undo()
+    saver.save(learner)
+    (done,) = saver.wait()
+    assert (done.error, done.digest) == ('', learner.digest())
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from dataclasses import replace
+from lifelong_bayes_ros.learning.saver import Saver
+from lifelong_bayes_ros.learning.store import load_state
+from plants import LOSS, stream
+from test_store import moved_trunk
+folder = Path(sys.argv[1])
+learner = load_state(folder)
+saver = Saver(folder)
+for number, transition in enumerate(stream(LOSS, 2000, 3, 150)):
+    learner.observe(transition)
+    if number % 3 == 0:
+        moved_trunk(learner)
+    print(learner.digest(), flush=True)
+    saver.save(learner)
+    saver.wait()
+"""
+
+
+def test_a_killed_learner_always_resumes(saved):
+    old = load_state(saved).digest()
+    here = os.path.dirname(__file__)
+    rng = np.random.default_rng(0)
+    for pause in rng.uniform(0.0, 0.6, 2):
+        child = subprocess.Popen(
+            [sys.executable, '-c', KILLED, str(saved), here], stdout=subprocess.PIPE, text=True
+        )
+        known = {old, child.stdout.readline().strip()}
+        time.sleep(pause)
+        child.send_signal(signal.SIGKILL)
+        known |= set(child.communicate()[0].split())
+        old = load_state(saved).digest()
+        assert old in known
+    assert len(contents(saved)) <= 4  # state, priors before and after, one that was written

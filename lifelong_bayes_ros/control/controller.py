@@ -15,6 +15,7 @@ from .fence import Outlook
 from .goals import FileGoal, Goal
 from .planner import Plan, Planner
 from .policy_posterior import Advice, Advised, Adviser, Choice
+from .probing import Probe
 from .safety import Safety
 
 NUDGE = 0.01  # of a command's half range, for derivatives
@@ -61,12 +62,14 @@ class Controller:
         self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
         self.adviser = Adviser(dynamics) if dynamics.spec.policy.used else None
+        self.probe = Probe(dynamics.spec, seed)
         self.reset()
 
     def reset(self) -> None:
         """Forget the past, e.g. at activation."""
         self.planner.reset()
         self.safety.reset()
+        self.probe.reset()
         self._last: Plan | None = None
         self.choice: Choice | None = None  # of the last tick
 
@@ -124,6 +127,8 @@ class Controller:
         spread, wanted, command = None, None, None
         if plan is not None:
             wanted = np.asarray(plan.actions[0], np.float32)
+            if not stale:
+                wanted = self.probe.add(wanted, belief, self.safety)
             outlook = None
             if np.isfinite(wanted).all():
                 spread = self._predict(belief, state, wanted, past)

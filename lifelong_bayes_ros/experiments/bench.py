@@ -49,6 +49,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_policy import policy_report
 
         return policy_report(status, out=KEPT / 'policy')
+    if what == 'merge':
+        from .bench_merge import merge_report
+
+        return merge_report(status)
     if what == 'realtime':
         from .bench_realtime import HZ, realtime_report
 
@@ -83,6 +87,7 @@ COMMANDS = {
     'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',
+    'merge': 'lifelong-bayes bench merge',
     'optimizer': 'lifelong-bayes bench optimizer',
     'planner': 'lifelong-bayes bench planner',
     'policy': 'lifelong-bayes bench policy',

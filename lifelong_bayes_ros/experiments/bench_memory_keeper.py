@@ -7,9 +7,12 @@ regime: it has one head of its own for each, of the same kind, that learns from 
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,13 @@ from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.noise import Noise
 from ..learning.learner import WALK_EVERY, Learner, LearnerConfig
+from ..learning.saver import Saved, Saver
 from ..memory.regimes import NEW
 from ..memory.reservoir import Sample
 from ..memory.rows import Rows
 from ..memory.tape import Tape
 from ..robot.spec import load_robot
-from ..robot.transitions import Flag
+from ..robot.transitions import Flag, Transition
 from .priors import prior_for
 from .rows import row
 from .schedule import Life, load_life
@@ -37,6 +41,7 @@ WITHIN = 25  # steps after which a return that was not recalled is missed
 EARLY = range(10, 30)  # steps after a return that are compared with the oracle
 MIXED = 0.2  # share of another regime's transitions that makes a head wrongly merged
 REPEATS = 20  # of what is timed
+SAVES, SWITCH = 9, 5e-4  # times that it is saved; s that a thread may run on, as in the node
 EPISODES, EPISODE_STEPS = 10, 1000  # episodes and transitions that a consolidation is timed on
 
 
@@ -320,6 +325,7 @@ def consolidation_rows(seeds: Sequence[int], progress: Progress) -> list[dict[st
         waits.append(learner.report.seconds)
         ends = ('consolidated', 'rolled_back')
         done = next((e for e in learner.take_events() if e.event in ends), None)
+    snapshot, writing, while_saved = _saving(learner, stream)
     what = f'consolidation of {EPISODES} episodes × {EPISODE_STEPS} transitions'
     longest, limit = 1e3 * max(waits), 1e3 * spec.period
     return [
@@ -329,4 +335,33 @@ def consolidation_rows(seeds: Sequence[int], progress: Progress) -> list[dict[st
         row('head update, median', 1e3 * float(np.median(usual)), 'ms', 'lower', None),
         row(f'{what}: regimes', len(learner.library.regimes), '', 'lower', None),
         row(f'{what}: memory', done.detail['bytes'] / 1e6, 'MB', 'lower', None),
+        row('saving: stall for the snapshot', 1e3 * snapshot, 'ms', 'lower', limit),
+        row('saving: longest head update meanwhile', 1e3 * while_saved, 'ms', 'lower', limit),
+        row('saving: until it is on disk', 1e3 * writing, 'ms', 'lower', None),
     ]
+
+
+def _saving(learner: Learner, stream: Iterator[Transition]) -> tuple[float, float, float]:
+    """Median seconds of a snapshot and of writing it, and of the longest update meanwhile."""
+    snapshots, writes, longest = [], [], []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            saver = Saver(Path(folder))
+            for _ in range(SAVES):
+                began = time.perf_counter()
+                saver.save(learner)
+                snapshots.append(time.perf_counter() - began)
+                done: list[Saved] = []
+                updates = [0.0]
+                while not done:
+                    learner.observe(next(stream))
+                    updates.append(learner.report.seconds)
+                    done = saver.take()
+                longest.append(max(updates))
+                writes.append(done[-1].seconds)
+            saver.close()
+    finally:
+        sys.setswitchinterval(interval)
+    return float(np.median(snapshots)), float(np.median(writes)), float(np.median(longest))

@@ -6,10 +6,13 @@ A job is a pure function of that, so that it is begun again on resuming and give
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..dynamics.head import Head
+from ..memory.reservoir import Sample
 from .candidate import Job
 from .pieces import Arrays, head_arrays, head_from, sample_arrays, samples_from
 
@@ -17,45 +20,66 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 
-def background_state(learner: Learner) -> tuple[Arrays, dict[str, Any]]:
-    """Arrays and JSON metadata of a learner's background."""
-    background = learner.background
-    arrays = sample_arrays('window', list(background.window))
-    meta: dict[str, Any] = {
-        'next': background.next,
-        'pause': background.pause,
-        'abandoned': background.abandoned,
-        'job': None,
-    }
-    running = background.running
-    if running is None:
+@dataclass(frozen=True)
+class BackgroundSnapshot:
+    """A background at one transition: nothing in it changes."""
+
+    window: list[Sample]
+    job: Job | None
+    held_out: list[Sample]
+    evidence: list[float]
+    stored: dict[str, Head]  # of the library
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(cls, learner: Learner) -> BackgroundSnapshot:
+        """Of a learner that has one."""
+        background, running = learner.background, learner.background.running
+        meta = {
+            'next': background.next,
+            'pause': background.pause,
+            'abandoned': background.abandoned,
+            'started': None if running is None else running.started,
+        }
+        return cls(
+            list(background.window),
+            None if running is None else running.job,
+            [] if running is None else list(running.held_out),
+            [] if running is None else list(running.evidence),
+            {r.name: r.head for r in learner.library.regimes},
+            meta,
+        )
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Arrays and JSON metadata."""
+        arrays, job = sample_arrays('window', self.window), self.job
+        meta = {n: self.meta[n] for n in ('next', 'pause', 'abandoned')} | {'job': None}
+        if job is None:
+            return arrays, meta
+        arrays |= sample_arrays('recent', job.recent)
+        arrays |= sample_arrays('held_out', self.held_out)
+        arrays |= {'evidence': np.array(self.evidence), 'theta': job.theta, 'noise': job.noise}
+        for name, samples in job.memory.items():
+            arrays |= sample_arrays(f'memory.{name}', samples)
+        # Most heads are still those of the library.
+        changed = {n: h for n, h in job.heads.items() if self.stored.get(n) is not h}
+        for name, head in changed.items():
+            arrays |= head_arrays(f'head.{name}', head)
+        meta['job'] = {
+            'started': self.meta['started'],
+            'steps': job.steps,
+            'seed': job.seed,
+            'regime': job.regime,
+            'names': list(job.heads),
+            'dof': {name: head.noise.dof for name, head in changed.items()},
+        }
         return arrays, meta
-    job = running.job
-    arrays |= sample_arrays('recent', job.recent)
-    arrays |= sample_arrays('held_out', running.held_out)
-    arrays |= {'evidence': np.array(running.evidence), 'theta': job.theta, 'noise': job.noise}
-    for name, samples in job.memory.items():
-        arrays |= sample_arrays(f'memory.{name}', samples)
-    # Most heads are still those of the library.
-    stored = {r.name: r.head for r in learner.library.regimes}
-    changed = {n: h for n, h in job.heads.items() if stored.get(n) is not h}
-    for name, head in changed.items():
-        arrays |= head_arrays(f'head.{name}', head)
-    meta['job'] = {
-        'started': running.started,
-        'steps': job.steps,
-        'seed': job.seed,
-        'regime': job.regime,
-        'names': list(job.heads),
-        'dof': {name: head.noise.dof for name, head in changed.items()},
-    }
-    return arrays, meta
 
 
 def load_background(
     learner: Learner, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
 ) -> None:
-    """Let a learner's background go on from `background_state`."""
+    """Let a learner's background go on from `BackgroundSnapshot.state`."""
     background, prior = learner.background, learner.prior
     background.window.extend(samples_from(arrays, 'window'))
     background.next, background.pause = meta['next'], meta['pause']

@@ -15,7 +15,7 @@ from ..dynamics.noise import Noise
 from ..memory.bank import Bank
 from ..memory.consolidation import TOLERANCE
 from ..memory.reservoir import Sample
-from .refine import Lesson, Refined, Rows, features, imagined, normalised, refine
+from .refine import Lesson, Refined, Steps, features, imagined, normalised, refine
 from .transport import OWN, Transport, carry_prior, error, fit, residuals, rewhiten
 
 DECISIVE = 8.0  # nats on held-out transitions that a new trunk must gain
@@ -44,11 +44,11 @@ class Job:
         """
         trunk = self.prior.dynamics.trunk
         rng = np.random.default_rng([self.seed, 1])
-        parts = [imagined(trunk, rng), normalised(trunk, Rows.of(self.recent))]
+        parts = [imagined(trunk, rng), normalised(trunk, Steps.of(self.recent))]
         owner = [np.full(sum(map(len, parts)), -1)]
         for index, samples in enumerate(self.memory.values()):
             if samples:
-                parts.append(normalised(trunk, Rows.of(samples)))
+                parts.append(normalised(trunk, Steps.of(samples)))
                 owner.append(np.full(len(samples), index))
         return np.concatenate(parts), np.concatenate(owner)
 
@@ -56,7 +56,7 @@ class Job:
         self, device: torch.device, stopped: Callable[[], bool] = lambda: False
     ) -> Refined | None:
         """The trunk that the Bayesian learning rule makes of it; None if stopped before."""
-        dynamics, rows = self.prior.dynamics, Rows.of(self.recent)
+        dynamics, rows = self.prior.dynamics, Steps.of(self.recent)
         shape = dynamics.nominal.shape
         # The best head on the features as they are: what is left is for the trunk.
         theta, _ = fit(dynamics, rows, self.theta, self.prior.covariance, self.noise)
@@ -130,7 +130,7 @@ def prepare(
     }
 
     # The head of now: what was learned with the trunk, and the recent transitions.
-    rows = Rows.of(job.recent)
+    rows = Steps.of(job.recent)
     start = transport(-1).theta(job.theta, ds)
     change = np.linalg.solve(trunk.whiten, old.trunk.whiten)
     start[: dynamics.nominal.size] = (refined.head @ change.T).ravel()
@@ -148,7 +148,7 @@ def prepare(
     worst = float(np.sqrt(1 + np.mean(np.square(_drift(old, dynamics, dreamt)) / prior.noise)))
     for name, samples in job.memory.items():
         if samples:
-            memory = Rows.of(samples)
+            memory = Steps.of(samples)
             known = [job.heads[name].posterior.mean.cpu().numpy()]
             known += [job.theta] if name == job.regime else []
             before = min(error(old, memory, theta, prior.noise) for theta in known)

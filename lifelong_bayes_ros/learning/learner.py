@@ -11,7 +11,6 @@ the learned one predicts worse.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -36,6 +35,7 @@ from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .background import WALK_EVERY, Background, Outcome
 from .outcomes import Outcomes
+from .pieces import digest
 from .surprise import WINDOW, Surprise
 
 DRAWS = 16  # posterior draws in a Belief
@@ -254,16 +254,9 @@ class Learner:
 
     def digest(self) -> str:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
-        sha = hashlib.sha256()
-        for head in [self.live, *(r.head for r in self.library.regimes)]:
-            for part in (head.posterior.mean, head.posterior.covariance):
-                sha.update(part.cpu().numpy().tobytes())
-            sha.update(head.noise.beta.tobytes())
-        for part in self.sparse.state().values() if self.sparse is not None else ():
-            sha.update(part.tobytes())
-        for part in self.outcomes.parts():
-            sha.update(part.tobytes())
-        return sha.hexdigest()
+        heads = [self.live, *(r.head for r in self.library.regimes)]
+        sparse = [] if self.sparse is None else list(self.sparse.state().values())
+        return digest(heads, [*sparse, *self.outcomes.parts()])
 
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
@@ -489,9 +482,9 @@ class Learner:
     def _on_alarm(self) -> None:
         steps = min(self.surprise.since_change(), len(self._recent))
         nis = self.surprise.fast
-        best, gain = self._best_stored(steps)
+        best, gain, since = self._best_stored(steps)
         if best is not None and steps >= 2 and gain > self.config.recall_nats:
-            self._recall(best, steps, gain)
+            self._recall(best, since, gain)
         else:
             self._temper(steps, nis)
 
@@ -502,25 +495,32 @@ class Learner:
         limit = self.config.recall_nats_after if watching else self.config.recall_nats_calm
         if steps < 2 or len(self._recent) < steps:
             return False
-        best, gain = self._best_stored(steps)
+        best, gain, since = self._best_stored(steps)
         if best is None or best == self.identity or gain <= limit:
             return False
-        self._recall(best, steps, gain)
+        self._recall(best, since, gain)
         return True
 
-    def _best_stored(self, steps: int) -> tuple[int | None, float]:
-        """Stored regime with most evidence over the last steps, and its lead on the live head."""
+    def _best_stored(self, steps: int) -> tuple[int | None, float, int]:
+        """Stored regime with most evidence, its lead on the live head, and steps since it came.
+
+        The steps in which it cannot have been yet, since the change point is known to a few steps
+        only, do not count against it: the lead is that of the likeliest beginning.
+        """
         window = list(self._recent)[-steps:]
-        live = sum(s.live for s in window)
-        best, lead = None, float('-inf')
+        live = np.array([s.live for s in window])
+        begins = max(min(WINDOW, steps - 1), 1)
+        best, lead, since = None, float('-inf'), steps
         for index, name in enumerate(self.library.names):
             known = [s.stored.get(name) for s in window]
             if None in known:
                 continue  # stored within the window
-            total = sum(evidence for evidence, _ in known) - live
-            if total > lead and sum(n for _, n in known) <= self.config.recall_nis * steps:
-                best, lead = index, total
-        return best, lead
+            evidence, nis = np.array(known).T
+            leads = np.cumsum((evidence - live)[::-1])[::-1][:begins]
+            first = int(np.argmax(leads))
+            if nis[first:].mean() <= self.config.recall_nis and leads[first] > lead:
+                best, lead, since = index, float(leads[first]), steps - first
+        return best, lead, since
 
     def _recall(self, index: int, steps: int, gain: float) -> None:
         if index != self.identity:
@@ -562,9 +562,9 @@ class Learner:
             step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
             self._condition(step.design, prediction)
             self._remember(step.sample)
-        first = since[0].sample.stamp_ns
+        seen = {id(s.sample) for s in since}  # not by time, which a simulator begins anew
         regimes = [] if self.identity is None else [self.library.regimes[self.identity]]
-        memory = [s for r in regimes for s in r.reservoir.samples if s.stamp_ns < first]
+        memory = [s for r in regimes for s in r.reservoir.samples if id(s) not in seen]
         self._restart_hypotheses(since, memory)
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.tape = self.tape.add(Hold())
@@ -581,7 +581,7 @@ class Learner:
         self._commit(snapshot, tape)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
-            reservoir.drop_since(list(self._recent)[-steps].sample.stamp_ns)
+            reservoir.drop([s.sample for s in list(self._recent)[-steps:]])
         return snapshot
 
     def _commit(self, head: Head, tape: Tape) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,3 +45,15 @@ def samples_from(arrays: Mapping[str, np.ndarray], prefix: str) -> list[Sample]:
     """The samples of `sample_arrays`."""
     columns = [arrays[f'{prefix}.{c}'] for c in Sample.__dataclass_fields__]
     return [Sample(*row[:4], int(row[4]), int(row[5])) for row in zip(*columns, strict=True)]
+
+
+def digest(heads: Sequence[Head], more: Sequence[np.ndarray] = ()) -> str:
+    """SHA-256 over heads and other arrays, bit for bit."""
+    sha = hashlib.sha256()
+    for head in heads:
+        for part in (head.posterior.mean, head.posterior.covariance):
+            sha.update(part.cpu().numpy().tobytes())
+        sha.update(head.noise.beta.tobytes())
+    for part in more:
+        sha.update(part.tobytes())
+    return sha.hexdigest()

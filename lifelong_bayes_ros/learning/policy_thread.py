@@ -55,6 +55,10 @@ class PolicyThread:
         """Let its thread do something with the learner, after all that waits, and wait for it."""
         return self._thread.submit(what, self._learner).result()
 
+    def later(self, what: Callable[[PolicyLearner], None]) -> None:
+        """As `ask`, but without waiting; `what` deals with its own errors."""
+        self._thread.submit(what, self._learner)
+
     def close(self) -> None:
         """Learn what waits, and end the thread."""
         self._thread.shutdown()

@@ -32,7 +32,7 @@ EXAMPLES = PretrainConfig().regimes * PretrainConfig().per_regime  # that it kno
 
 
 @dataclass(frozen=True)
-class Rows:
+class Steps:
     """Transitions as arrays: x [n, ds], u [n, da], past [n, DELAYS, da], x_next [n, ds]."""
 
     x: np.ndarray
@@ -41,7 +41,7 @@ class Rows:
     x_next: np.ndarray
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Rows:
+    def of(cls, samples: Sequence[Sample]) -> Steps:
         """From samples, at least one."""
         fields = ('x', 'u', 'past', 'x_next')
         return cls(*(np.array([getattr(s, f) for s in samples], float) for f in fields))
@@ -63,7 +63,7 @@ class Lesson:
     """Recent transitions, and what must not change."""
 
     prior: Prior
-    recent: Rows
+    recent: Steps
     target: np.ndarray  # y of the recent rows less the structured part [n, ds]
     start: np.ndarray  # head that they are fitted from [ds, nf]
     noise: np.ndarray  # variance of their residuals under it [ds]
@@ -157,7 +157,7 @@ def refine(
     return Refined(replace(trunk, **learned), after, np.ascontiguousarray(head), array(variance))
 
 
-def normalised(trunk: Trunk, rows: Rows) -> np.ndarray:
+def normalised(trunk: Trunk, rows: Steps) -> np.ndarray:
     """Inputs [n, di] of the network."""
     return (trunk.encoder(rows.x, rows.u) - trunk.mean) / trunk.scale
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,22 @@ from ..memory.regimes import NOMINAL, Library, Regime
 from ..memory.reservoir import Reservoir
 from ..memory.tape import Tape
 from ..paths import cache_dir
-from .background_state import background_state, load_background
+from .background_state import BackgroundSnapshot, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
 from .forgetting import known_episodes
 from .learner import Learner, LearnerConfig
-from .pieces import head_arrays, head_from, sample_arrays, samples_from
+from .pieces import digest, head_arrays, head_from, sample_arrays, samples_from
 from .tape_state import tape_from, tape_state
 
-PRIOR = 'prior.safetensors'
+PRIOR = 'prior'  # begins the name of its file; the rest tells its content
 STATE = 'learner.safetensors'
 STATE_FOLDER = 'state'  # in a bag's folder: what the learner knew before the recording
 START = 'start.json'  # there: step, stamp and digest of that state
+# Priors, and files that were being written.
+LEFT = re.compile(
+    rf'{PRIOR}-[0-9a-f]{{16}}\.safetensors'
+    rf'|\.({PRIOR}-[0-9a-f]{{16}}|learner)\.safetensors\.(?P<writer>\d+)'
+)
 BACKGROUND = 'background.'  # begins the names of its arrays
 OUTCOMES = 'outcomes.'
 
@@ -82,61 +88,124 @@ def cached_prior(key: dict[str, Any], make: Any) -> tuple[Prior, bool]:
     return decode_prior(data, str(path))[0], False
 
 
-def save_state(learner: Learner, folder: Path) -> None:
-    """Write the learner's posterior and memory to a directory.
+@dataclass(frozen=True)
+class Snapshot:
+    """A learner at one transition, to be written while it goes on: nothing in it changes."""
+
+    prior: Prior
+    config: LearnerConfig
+    heads: dict[str, Head]  # live, and of every regime
+    tapes: dict[str, Tape]
+    reservoirs: dict[str, Reservoir]
+    known: dict[str, Gaussian]  # posteriors that tapes may start from and that are kept anyway
+    background: BackgroundSnapshot | None
+    outcomes: list[np.ndarray]  # what the digest takes of them
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+    @classmethod
+    def of(cls, learner: Learner) -> Snapshot:
+        """Take one, between two transitions and in the thread that learns: it copies little."""
+        library, posterior = learner.library, learner.live.posterior
+        # The live head alone is updated in place.
+        posterior = Gaussian(posterior.mean, posterior.covariance.clone())
+        heads = {'live': learner.live.replace(posterior=posterior)}
+        heads |= {r.name: r.head for r in library.regimes}
+        tapes = {'live': learner.tape} | {r.name: r.tape for r in library.regimes}
+        reservoirs = {r.name: r.reservoir for r in library.regimes} | {'waiting': learner.waiting}
+        arrays = {'draws': learner.draws.cpu().numpy(), 'past': learner.past}
+        if learner.sparse is not None:
+            arrays |= {f'sparse.{n}': a.copy() for n, a in learner.sparse.state().items()}
+        more, outcomes = learner.outcomes.state()
+        arrays |= {f'{OUTCOMES}{name}': array for name, array in more.items()}
+        meta = {
+            'outcomes': outcomes,
+            'config': asdict(learner.config),
+            'seed': learner.seed,
+            'step': learner.step,
+            'learned': learner.learned,
+            'stamp_ns': learner.stamp_ns,
+            'identity': learner.identity,
+            'names': library.names,
+            'named': library.named,
+            'notes': dict(library.notes),
+            'dof': {name: head.noise.dof for name, head in heads.items()},
+            'seen': {name: r.seen for name, r in reservoirs.items()},
+            'probabilities': dict(learner.filter.probabilities),
+            'surprise': [learner.surprise.fast, learner.surprise.slow],
+            'age': learner.age,
+            'guarded': learner.guarded,
+            'dense': learner.dense,
+            'rng': learner.rng.bit_generator.state,
+        }
+        return cls(
+            learner.prior,
+            learner.config,
+            heads,
+            tapes,
+            {name: replace(r, samples=list(r.samples)) for name, r in reservoirs.items()},
+            _known(learner) | {'head.live': posterior},
+            None if learner.background is None else BackgroundSnapshot.of(learner),
+            [part.copy() for part in learner.outcomes.parts()],
+            arrays,
+            meta,
+        )
+
+    def digest(self) -> str:
+        """As `Learner.digest`."""
+        sparse = [a for n, a in self.arrays.items() if n.startswith('sparse.')]
+        return digest(list(self.heads.values()), [*sparse, *self.outcomes])
+
+    def write(self, folder: Path) -> str:
+        """Write a state directory; returns the digest.
+
+        A reader, or a crash at any moment, sees the old state or the new one: the state file,
+        which is replaced at once, names the file of the prior that it belongs to, and that one is
+        written before and the old one removed after.
+
+        Raises:
+            OSError: the directory cannot be written; it holds the old state.
+        """
+        arrays = dict(self.arrays)
+        for name, head in self.heads.items():
+            arrays |= head_arrays(f'head.{name}', head)
+        for name, reservoir in self.reservoirs.items():
+            arrays |= sample_arrays(f'reservoir.{name}', reservoir.samples)
+        background = None
+        if self.background is not None:
+            more, background = self.background.state()
+            arrays |= {f'{BACKGROUND}{name}': array for name, array in more.items()}
+        tapes = {}
+        for name, tape in self.tapes.items():
+            more, tapes[name] = tape_state(f'tape.{name}', tape, self.known)
+            arrays |= more
+        prior = encode_prior(self.prior)
+        path = folder / f'{PRIOR}-{hashlib.sha256(prior).hexdigest()[:16]}.safetensors'
+        told = self.digest()
+        meta = self.meta | {
+            'prior': fingerprint(self.prior),
+            'prior_file': path.name,
+            'tapes': tapes,
+            'background': background,
+            'digest': told,
+        }
+        if not (path.is_file() and path.read_bytes() == prior):
+            write_atomically(path, prior)
+        write_atomically(folder / STATE, pack('learner', arrays, meta))
+        _tidy(folder, path.name)
+        return told
+
+
+def save_state(learner: Learner, folder: Path) -> str:
+    """Write the learner's posterior and memory to a directory; returns its digest.
 
     The short window of the last transitions that the surprise test looks at is not kept: after a
-    resume it fills again, as at the start of a life.
+    resume it fills again, as at the start of a life. See `Snapshot` for writing beside learning.
+
+    Raises:
+        OSError: the directory cannot be written; it holds the old state.
     """
-    arrays: dict[str, np.ndarray] = {'draws': learner.draws.cpu().numpy()}
-    arrays['past'] = learner.past
-    heads = {'live': learner.live} | {r.name: r.head for r in learner.library.regimes}
-    for name, head in heads.items():
-        arrays |= head_arrays(f'head.{name}', head)
-    reservoirs = {r.name: r.reservoir for r in learner.library.regimes}
-    reservoirs['waiting'] = learner.waiting
-    for name, reservoir in reservoirs.items():
-        arrays |= sample_arrays(f'reservoir.{name}', reservoir.samples)
-    if learner.sparse is not None:
-        arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
-    if learner.background is not None:
-        more, background = background_state(learner)
-        arrays |= {f'{BACKGROUND}{name}': array for name, array in more.items()}
-    more, outcomes = learner.outcomes.state()
-    arrays |= {f'{OUTCOMES}{name}': array for name, array in more.items()}
-    known, tapes = _known(learner), {}
-    for name, tape in _tapes(learner).items():
-        more, tapes[name] = tape_state(f'tape.{name}', tape, known)
-        arrays |= more
-    meta = {
-        'prior': fingerprint(learner.prior),
-        'config': asdict(learner.config),
-        'seed': learner.seed,
-        'step': learner.step,
-        'learned': learner.learned,
-        'stamp_ns': learner.stamp_ns,
-        'identity': learner.identity,
-        'names': learner.library.names,
-        'named': learner.library.named,
-        'notes': learner.library.notes,
-        'tapes': tapes,
-        'dof': {name: head.noise.dof for name, head in heads.items()},
-        'seen': {name: r.seen for name, r in reservoirs.items()},
-        'probabilities': learner.filter.probabilities,
-        'surprise': [learner.surprise.fast, learner.surprise.slow],
-        'age': learner.age,
-        'guarded': learner.guarded,
-        'dense': learner.dense,
-        'rng': learner.rng.bit_generator.state,
-        'background': None if learner.background is None else background,
-        'outcomes': outcomes,
-        'digest': learner.digest(),
-    }
-    prior = encode_prior(learner.prior)
-    path = folder / PRIOR
-    if not (path.is_file() and path.read_bytes() == prior):
-        write_atomically(path, prior)
-    write_atomically(folder / STATE, pack('learner', arrays, meta))
+    return Snapshot.of(learner).write(folder)
 
 
 def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
@@ -153,6 +222,17 @@ def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
             f'{folder}: {STATE} does not hold what this version expects ({error!r}); it was made '
             'by another version or changed by hand'
         ) from None
+
+
+def state_files(folder: Path) -> tuple[Path, Path]:
+    """The files of a state directory: the learner's own, and that of its prior.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / STATE
+    _, meta = unpack('learner', _read(folder, STATE), str(path))
+    return path, folder / _prior_file(meta)
 
 
 @contextmanager
@@ -194,13 +274,12 @@ def save_new(learner: Learner, folder: Path) -> None:
 
 
 def _load(folder: Path, device: str, wait: bool) -> Learner:
-    for name in (PRIOR, STATE):
-        if not (folder / name).is_file():
-            raise UserError(f'{folder}: no {name} there; give a state directory of this package')
-    prior, _ = decode_prior((folder / PRIOR).read_bytes(), str(folder / PRIOR))
-    arrays, meta = unpack('learner', (folder / STATE).read_bytes(), str(folder / STATE))
+    data = _read(folder, STATE)
+    arrays, meta = unpack('learner', data, str(folder / STATE))
+    name = _prior_file(meta)
+    prior, _ = decode_prior(_read(folder, name), str(folder / name))
     if meta['prior'] != fingerprint(prior):
-        raise UserError(f'{folder}: {STATE} belongs to another prior than {PRIOR} beside it')
+        raise UserError(f'{folder}: {STATE} belongs to another prior than {name} beside it')
     learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device, wait)
 
     def head(name: str) -> Head:
@@ -244,8 +323,33 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     return learner
 
 
-def _tapes(learner: Learner) -> dict[str, Tape]:
-    return {'live': learner.tape} | {r.name: r.tape for r in learner.library.regimes}
+def _tidy(folder: Path, prior: str) -> None:
+    """Remove the prior of the state before, and what writers left that were killed."""
+    for path in folder.iterdir():
+        left = LEFT.fullmatch(path.name)
+        if left and path.name != prior and not (left['writer'] and _runs(int(left['writer']))):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OverflowError:
+        return False
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
+
+
+def _prior_file(meta: dict[str, Any]) -> str:
+    return meta.get('prior_file', f'{PRIOR}.safetensors')  # as earlier versions called it
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f'{folder}: no {name} there; give a state directory of this package')
+    return path.read_bytes()
 
 
 def _known(learner: Learner) -> dict[str, Gaussian]:

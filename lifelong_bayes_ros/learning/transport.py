@@ -17,7 +17,7 @@ from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Dynamics, Hypotheses, Prior
 from ..dynamics.trunk import Trunk
-from .refine import Rows, features
+from .refine import Steps, features
 
 RIDGE = 1e-6  # of second moments that are inverted, relative to their mean
 NEAR = 1e-4  # and of the map between features, towards the identity
@@ -106,7 +106,7 @@ def carry_prior(
 
 
 def fit(
-    dynamics: Dynamics, rows: Rows, mean: np.ndarray, covariance: np.ndarray, noise: np.ndarray
+    dynamics: Dynamics, rows: Steps, mean: np.ndarray, covariance: np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and covariance of θ under N(mean, covariance) after rows: BLR with ρ = 1.
 
@@ -137,13 +137,13 @@ def fit(
     return mean + after @ gradient, (after + after.T) / 2
 
 
-def residuals(dynamics: Dynamics, rows: Rows, theta: np.ndarray) -> np.ndarray:
+def residuals(dynamics: Dynamics, rows: Steps, theta: np.ndarray) -> np.ndarray:
     """Outputs less their prediction by θ [n, ds]."""
     phi, columns = rows.columns(dynamics)
     return rows.target(dynamics) - _predict(phi, columns, theta, len(dynamics.scale))
 
 
-def error(dynamics: Dynamics, rows: Rows, theta: np.ndarray, noise: np.ndarray) -> float:
+def error(dynamics: Dynamics, rows: Steps, theta: np.ndarray, noise: np.ndarray) -> float:
     """Root mean squared residual in noise standard deviations, as consolidation judges by."""
     return float(np.sqrt(np.mean(np.square(residuals(dynamics, rows, theta)) / noise)))
 

@@ -24,7 +24,7 @@ from ..memory.regimes import Library, Regime
 from ..memory.reservoir import Sample
 from ..memory.tape import Join, Operation, Tape
 from .learner import Learner
-from .refine import WEIGHTS, Rows, imagined, normalised
+from .refine import WEIGHTS, Steps, imagined, normalised
 from .transport import OWN, Transport, carry_prior, rewhiten
 
 FIXED = ('mean', 'scale')  # of a trunk: what learning on board never changes
@@ -57,7 +57,7 @@ def merge_trunks(first: Learner, second: Learner, origin: Prior | None) -> list[
     memories = [_memories(x) for x in learners]
     rng = np.random.default_rng(first.seed)
     parts = [imagined(old[0], rng)]
-    parts += [normalised(old[0], Rows.of(s)) for m in memories for s in m.values() if s]
+    parts += [normalised(old[0], Steps.of(s)) for m in memories for s in m.values() if s]
     inputs = np.concatenate(parts)
     trunk = rewhiten(old[0], replace(old[0], **weights), inputs)
     by = Transport.between(old[0], trunk, inputs, np.ones(len(inputs)))
@@ -115,7 +115,7 @@ def _carried(
         samples = memory[regime.name]
         rows, weights = inputs, np.ones(len(inputs))
         if samples:
-            own = normalised(before, Rows.of(samples))
+            own = normalised(before, Steps.of(samples))
             rows = np.concatenate([inputs, own])
             weights = np.concatenate([weights, np.full(len(own), OWN)])
         by = Transport.between(before, trunk, rows, weights)

@@ -19,7 +19,7 @@ from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.head import Head
 from ..dynamics.model import Dynamics
 from ..errors import UserError
-from .regimes import Library, Regime
+from .regimes import GIVEN, Library, Regime
 from .reservoir import Sample
 from .rows import Rows, log_density
 from .tape import Join, merge
@@ -162,11 +162,12 @@ def consolidation(
     while i < len(regimes):
         j = i + 1
         while j < len(regimes):
-            merged, why = yield from _same(work, regimes[i], regimes[j], prior)
+            kept, absorbed = _named_first(regimes[i], regimes[j])
+            merged, why = yield from _same(work, kept, absorbed, prior)
             if merged is None:
                 j += 1
                 continue
-            kept, absorbed = regimes[i], regimes.pop(j)
+            regimes.pop(j)
             tape = kept.tape.add(Join(absorbed.tape))
             regimes[i] = replace(kept, head=merged, tape=tape)
             work.join(kept.name, absorbed.name)
@@ -255,6 +256,12 @@ def _same(work: _Work, first: Regime, second: Regime, prior: Gaussian) -> Iterat
     )
 
 
+def _named_first(first: Regime, second: Regime) -> tuple[Regime, Regime]:
+    """The two, the one with a name that an operator gave before the other."""
+    given = [GIVEN.fullmatch(r.name) is not None for r in (first, second)]
+    return (second, first) if given == [True, False] else (first, second)
+
+
 def _shrink(
     work: _Work, regimes: list[Regime], budget: Budget, result: Consolidation
 ) -> Iterator[None]:
@@ -305,6 +312,8 @@ def _notes(
     notes = dict(notes)
     for kept, absorbed in merged:
         said = [notes.pop(n) for n in (kept, absorbed) if n in notes]
+        if not GIVEN.fullmatch(absorbed):  # two names that an operator gave
+            said.append(f'also {absorbed}')
         if said:
             notes[kept] = '; '.join(said)
     return {n: text for n, text in notes.items() if n in names}

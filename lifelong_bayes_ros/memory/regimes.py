@@ -109,9 +109,15 @@ class Library:
 
 @dataclass
 class RegimeFilter:
-    """Forward filter p(regime | history) with a hazard rate, over the library and `new`."""
+    """Forward filter p(regime | history) with a hazard rate, over the library and `new`.
+
+    A regime that explains a step worse than the best one by no more than `resolution` is not held
+    to be worse: heads are wrong by as much, and where regimes look alike, as at rest, such
+    differences would add up to a certainty that nothing supports.
+    """
 
     hazard: float = 0.01
+    resolution: float = 0.15  # nats per step
     probabilities: dict[str, float] = field(default_factory=lambda: {NOMINAL: 1.0, NEW: 0.0})
 
     def update(self, evidence: dict[str, float]) -> None:
@@ -120,7 +126,8 @@ class RegimeFilter:
         prior = np.array([self.probabilities.get(n, 0.0) for n in names])
         prior = prior / prior.sum() if prior.sum() > 0 else np.full(len(names), 1 / len(names))
         prior = (1 - self.hazard) * prior + self.hazard / len(names)
-        log = np.log(prior) + np.array([evidence[n] for n in names])
+        found = np.array([evidence[n] for n in names])
+        log = np.log(prior) - np.maximum(found.max() - found - self.resolution, 0.0)
         weight = np.exp(log - log.max())
         self.probabilities = dict(zip(names, (weight / weight.sum()).tolist(), strict=True))
 

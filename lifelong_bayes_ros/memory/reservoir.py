@@ -6,6 +6,7 @@ likelihood is Gaussian: those sit at the edges and cover nothing in between.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,9 +50,14 @@ class Reservoir:
         if slot < self.capacity:
             self.samples[slot] = sample
 
-    def drop_since(self, stamp_ns: int) -> None:
-        """Take out samples from this time on: they turned out to belong elsewhere."""
-        self.samples = [s for s in self.samples if s.stamp_ns < stamp_ns]
+    def drop(self, samples: Sequence[Sample]) -> None:
+        """Take out these very samples: they turned out to belong elsewhere.
+
+        By identity, not by time: a clock may begin anew, as that of a simulator does, and another
+        robot has its own.
+        """
+        gone = {id(s) for s in samples}
+        self.samples = [s for s in self.samples if id(s) not in gone]
 
     def without(self, episode: int) -> Reservoir:
         """The reservoir without an episode: still a uniform sample, of what is left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,11 @@ from ..learning.learner import Event, Learner, LearnerConfig
 from ..learning.policy_learner import PolicyLearner
 from ..learning.policy_state import POLICY, encode_policy, load_policy, save_policy
 from ..learning.policy_thread import PolicyThread
-from ..learning.store import STATE, load_state, save_state
+from ..learning.saver import Saved, Saver
+from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
 from . import topics
-from .base import OK, SEED, WARN, BaseNode, Parameter, run
+from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import (
     bytes_to_msg,
     choice_from_msg,
@@ -64,6 +65,8 @@ class LearnerNode(BaseNode):
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
         if self.folder is not None:
             check_writable(self.folder, 'state_dir')
+        self.saver = None if self.folder is None else Saver(self.folder)
+        self.unsaved = ''  # why the state could not be kept the last time
         self.learner = self._new_learner()
         if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
             raise UserError(
@@ -91,6 +94,7 @@ class LearnerNode(BaseNode):
         self.serve(Trigger, '~/reset', self._on_reset)
         self.serve(SetBool, '~/set_learning', self._on_set_learning)
         self.every(1.0, self._publish_memory)
+        self.every(0.1, self._note_saved)
 
     def activate(self) -> None:
         self._publish_trunk()
@@ -100,8 +104,8 @@ class LearnerNode(BaseNode):
         self.memory_due = True
 
     def deactivate(self) -> None:
-        if self.folder is not None:
-            self._save()
+        if self.saver is not None:
+            self._save(wait=True)
         if self.learner.background is not None:
             self.learner.background.close()
         if self.policy is not None:
@@ -126,6 +130,8 @@ class LearnerNode(BaseNode):
             **({} if self.policy is None else {'choices left out': self.policy.left_out}),
         }
         recently, self.lost_before = self.lost - self.lost_before, self.lost
+        if self.unsaved:
+            return ERROR, self.unsaved, figures
         if recently:
             return WARN, f'{recently} transitions were lost on the way just now', figures
         if learner.guarded:
@@ -247,7 +253,7 @@ class LearnerNode(BaseNode):
             self._publish_event(event)
             if event.event == 'consolidated':
                 self.memory_due = True
-                if self.folder is not None:  # so that a crash costs one episode at most
+                if self.saver is not None:  # so that a crash costs one episode at most
                     self._save()
 
     def _publish_event(self, event: Event) -> None:
@@ -273,9 +279,12 @@ class LearnerNode(BaseNode):
         return result.accepted, result.reason or f'{len(result.library.regimes)} regimes'
 
     def _on_save(self, request: Trigger.Request) -> tuple[bool, str]:
-        if self.folder is None:
+        if self.saver is None:
             raise UserError('parameter state_dir is empty; start the learner with a folder')
-        return True, self._save()
+        self._save(wait=True)
+        if self.unsaved:
+            raise UserError(self.unsaved)
+        return True, self.learner.digest()
 
     def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         old = self.learner
@@ -306,15 +315,35 @@ class LearnerNode(BaseNode):
         if self.active and changed:
             self._event('learning', on=learning)
 
-    def _save(self) -> str:
-        started = time.perf_counter()
-        save_state(self.learner, self.folder)
+    def _save(self, wait: bool = False) -> None:
+        """Have the state written beside learning; `wait`: until it is."""
+        self.saver.save(self.learner)
         if self.policy is not None:
-            self.policy.ask(lambda learner: save_policy(learner, self.folder))
-        digest = self.learner.digest()
-        seconds = round(time.perf_counter() - started, 3)
-        self._event('saved', digest=digest, folder=str(self.folder), seconds=seconds)
-        return digest
+            (self.policy.ask if wait else self.policy.later)(self._save_policy)
+        if wait:
+            self._tell(self.saver.wait())
+
+    def _save_policy(self, learner: PolicyLearner) -> None:
+        try:
+            save_policy(learner, self.folder)
+        except OSError as error:
+            self.get_logger().error(f'{self.folder}: the policy could not be written ({error})')
+
+    def _note_saved(self) -> None:
+        if self.saver is not None:
+            self._tell(self.saver.take())
+
+    def _tell(self, outcomes: Sequence[Saved]) -> None:
+        """Say what has been written to the state directory, or why it has not."""
+        for saved in outcomes:
+            name, detail = 'saved', {'digest': saved.digest, 'folder': str(self.saver.folder)}
+            if saved.error:
+                name, detail = 'not_saved', {'reason': saved.error}
+                self.counts['not saved'] += 1
+                self.get_logger().error(saved.error)
+            self.unsaved = saved.error
+            detail['seconds'] = round(saved.seconds, 3)
+            self._publish_event(Event(name, saved.stamp_ns, saved.step, detail))
 
     def _event(self, name: str, **detail: Any) -> None:
         learner = self.learner
@@ -343,6 +372,7 @@ def usable_device(name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code."""
     os.nice(5)  # the policy beside it comes first
+    sys.setswitchinterval(5e-4)  # s; the threads beside it must not keep a transition waiting
     return run(LearnerNode, argv)
 
 

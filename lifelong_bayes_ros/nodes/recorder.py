@@ -24,7 +24,7 @@ from std_srvs.srv import Trigger
 
 from ..errors import UserError
 from ..learning.codec import unpack
-from ..learning.store import PRIOR, START, STATE, STATE_FOLDER, write_atomically
+from ..learning.store import START, STATE, STATE_FOLDER, state_files, write_atomically
 from . import topics
 from .bag_writer import BagWriter, Recorded
 from .base import OK, WARN, BaseNode, Parameter, run
@@ -153,8 +153,8 @@ class Recorder(BaseNode):
             return
         self.copied = True
         (self.out / STATE_FOLDER).mkdir()
-        for name in (PRIOR, STATE):
-            shutil.copyfile(folder / name, self.out / STATE_FOLDER / name)
+        for path in state_files(folder):
+            shutil.copyfile(path, self.out / STATE_FOLDER / path.name)
         start = {k: event[k] for k in ('step', 'stamp_ns', 'digest')}
         write_atomically(self.out / STATE_FOLDER / START, json.dumps(start).encode())
 

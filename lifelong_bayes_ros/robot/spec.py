@@ -26,6 +26,7 @@ from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_chances, check_limits
 from .outcomes import OutcomeSource, check_outcomes
 from .policy import PolicySettings
+from .probing import Probing
 from .section import Finite, Frame, Name, NonNegative, Positive, Section, Share
 from .yamltext import parse_yaml
 
@@ -188,6 +189,7 @@ class RobotSpec(Section):
     planner: Planning = Planning()
     outcomes: dict[Name, OutcomeSource] = {}
     policy: PolicySettings = PolicySettings()
+    probing: Probing = Probing()
     view: View | None = None
 
     @model_validator(mode='after')

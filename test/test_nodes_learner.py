@@ -1,0 +1,86 @@
+"""The learner node by itself: what it keeps, and what it says when it cannot."""
+
+import errno
+import json
+import os
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+import rclpy
+from std_srvs.srv import Trigger
+
+from lifelong_bayes_ros.errors import UserError
+from lifelong_bayes_ros.learning.codec import encode_prior
+from lifelong_bayes_ros.learning.store import load_state
+from lifelong_bayes_ros.nodes.base import OK, WARN
+from lifelong_bayes_ros.nodes.bringup import claim_domain
+from lifelong_bayes_ros.nodes.learner import LearnerNode
+from plants import HOME, stream
+
+
+@pytest.fixture
+def node(tiny_prior, tmp_path):
+    """An active learner of the quadrotor that keeps its state, alone in a domain of its own."""
+    prior = tmp_path / 'tiny.safetensors'
+    prior.write_bytes(encode_prior(tiny_prior))
+    domain, lock = claim_domain()
+    given = {'robot': 'quad', 'prior': prior, 'state_dir': tmp_path / 'state'}
+    arguments = [a for name, value in given.items() for a in ('-p', f'{name}:={value}')]
+    rclpy.init(args=['--ros-args', *arguments], domain_id=domain)
+    node = LearnerNode()
+    node.trigger_configure()
+    node.trigger_activate()
+    yield node
+    node.trigger_deactivate()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    lock.close()
+
+
+@pytest.fixture
+def told(node, monkeypatch):
+    """Events that the node publishes."""
+    events = []
+    monkeypatch.setattr(node.events, 'publish', lambda m: events.append(json.loads(m.data)))
+    return events
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_state_that_cannot_be_kept_is_an_event_and_a_warning_until_it_can(
+    node, told, tmp_path, monkeypatch
+):
+    for transition in stream(HOME, 5, 0):
+        node.learner.observe(transition)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full)
+        node.saver.save(node.learner)  # as at the end of an episode
+        node._tell(node.saver.wait())
+        assert [e['event'] for e in told] == ['not_saved']
+        assert 'No space left' in told[0]['reason']
+        level, message, _ = node.diagnose()
+        assert (level, message) == (WARN, told[0]['reason'])
+        assert node.counts['not saved'] == 1
+        with pytest.raises(UserError, match='No space left'):
+            node._on_save(Trigger.Request())
+    success, digest = node._on_save(Trigger.Request())
+    assert success
+    assert node.diagnose()[0] == OK
+    assert told[-1]['event'] == 'saved'
+    assert told[-1]['digest'] == digest == load_state(tmp_path / 'state').digest()
+
+
+def test_a_save_is_told_at_the_transition_that_it_was_taken_at(node, told):
+    steps = stream(HOME, 10, 0)
+    for transition in steps[:5]:
+        node.learner.observe(transition)
+    digest = node.learner.digest()
+    node.saver.save(node.learner)
+    for transition in steps[5:]:
+        node.learner.observe(transition)
+    node._tell(node.saver.wait())
+    assert [(e['event'], e['step'], e['digest']) for e in told] == [('saved', 5, digest)]
