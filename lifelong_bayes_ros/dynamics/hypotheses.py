@@ -19,7 +19,7 @@ from .noise import Noise
 
 RARE = 0.1  # prior odds that one more thing has changed, at an event
 SETTLED = 1e-3  # and at the start of a life
-WALK = 1e-5  # covariance of z moved towards the prior per transition
+WALK = 3e-5  # covariance of z moved towards the prior per transition
 NEGLIGIBLE = 1e-6  # probability below which a hypothesis does not show in the mean
 HOPELESS = 20.0  # nats behind the best at which a hypothesis is dropped until the next event
 

@@ -65,7 +65,7 @@ class LearnerConfig:
     capacity: int = 12  # regimes kept, the nominal one included
     reservoir: int = 64  # transitions kept per regime
     dense_window: int = 40  # steps over which hypotheses and live head are compared
-    dense_nats: float = 0.15  # nats per step that the head must be ahead of the hypotheses
+    dense_nats: float = 0.3  # nats per step that the head must be ahead of the hypotheses
     dense_start: float = 5.0  # and nats more, before it is acted on
     memory_bytes: int | None = None  # most that all regimes take; None: what `capacity` needs
     journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
