@@ -54,7 +54,6 @@ def test_coloured_noise_has_unit_variance_and_falls_off_as_it_should(steps, expo
     np.testing.assert_allclose(noise.std(axis=(0, 2)), 1.0, atol=0.02)
     power = np.square(np.abs(np.fft.rfft(noise, axis=1))).mean(axis=(0, 2))[1:]
     if steps == 20:
-        power[-1] /= 2 if False else 1  # the last is its own mirror image, and as strong
         frequency = np.arange(1, len(power) + 1)
         slope = np.polyfit(np.log(frequency), np.log(power), 1)[0]
         assert slope == pytest.approx(-exponent, abs=0.05)
@@ -63,7 +62,7 @@ def test_coloured_noise_has_unit_variance_and_falls_off_as_it_should(steps, expo
 def test_autoregressive_noise_keeps_its_share():
     noise = autoregressive(np.random.default_rng(0), (20_000, 6, 1), 0.6)[..., 0]
     np.testing.assert_allclose(noise.std(axis=0), 1.0, atol=0.02)
-    assert np.mean(noise[:, 3] * noise[:, 4]) == pytest.approx(0.6, abs=0.02)
+    assert np.corrcoef(noise[:, 3], noise[:, 4])[0, 1] == pytest.approx(0.6, abs=0.03)
 
 
 # ---------------------------------------------------------------------- searches
@@ -217,7 +216,7 @@ def test_the_compiled_rollout_turns_angles_and_survives_what_runs_away():
 def test_all_engines_find_the_same_plan(tiny_prior, through, optimizer):
     dynamics = tiny_prior.dynamics
     belief = some_belief(dynamics, 3)
-    belief = replace(belief, theta=belief.theta * 0.999, factor=0.05 * belief.factor)
+    belief = replace(belief, factor=0.05 * belief.factor)
     chance = {'pitch': {'low': -0.3, 'high': 0.3}, 'vx': {'high': 1.0}}
     settings = {'through': through, 'optimizer': optimizer, 'draws': 4, 'chance': chance}
     settings |= {'beta': 0.5} if through == 'all' else {}
@@ -341,7 +340,7 @@ def test_a_penalty_grows_but_does_not_explode(beyond, further):
     assert near <= far <= 7.0 * beyond * further / (SHARE * 0.6) + 1e-3
 
 
-def test_no_state_between_the_margins_is_the_middle_one(tiny_prior):
+def test_where_there_is_no_room_between_the_margins_the_middle_is_best():
     penalty = Chance(spec_with({'pitch': {'low': -0.1, 'high': 0.1, 'probability': 0.999}}))
     noise = np.full((1, 6), 1.0)
     states = np.zeros((1, 5, 1, 6), np.float32)

@@ -71,7 +71,8 @@ class Chance:
         states = states[..., self.channels]
         mean = states.mean(axis=0)
         margin = quantile * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)
-        beyond = (mean + margin - high).clip(min=0) + (low - mean + margin).clip(min=0)
-        # Where ignorance leaves no room between two limits, both push.
-        penalty = weight * (lib.sqrt(1 + lib.square(beyond / unit)) - 1)
+        # Each limit for itself: where ignorance leaves no room between two, the middle is best.
+        sides = (mean + margin - high, low - mean + margin)
+        square = [lib.square(side.clip(min=0) / unit) for side in sides]
+        penalty = weight * sum(lib.sqrt(1 + s) - 1 for s in square)
         return penalty.sum(axis=-1).mean(axis=-1)

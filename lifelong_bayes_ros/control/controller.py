@@ -55,10 +55,15 @@ class Controller:
         seed: int = 0,
         max_belief_age: float = 1.0,
         safety: Safety | None = None,
+        device: str = 'cpu',
     ) -> None:
-        """`safety`: the stage that all commands to the robot go through; its own if not given."""
+        """`safety`: the stage that all commands to the robot go through; its own if not given.
+
+        `device`: of torch, where plans are weighed.
+        """
         self.dynamics = dynamics
-        self.planner = Planner(dynamics, seed)
+        self.planner = Planner(dynamics, seed, device)
+        self.planner.max_belief_age = max_belief_age
         self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
         self.adviser = Adviser(dynamics) if dynamics.spec.policy.used else None

@@ -95,11 +95,11 @@ class NativeRollout(Rollout):
         trunk, encoder = self.trunk, dynamics.trunk.encoder
         width, ds = trunk.w1.shape[1], len(dynamics.scale)
         self._hidden, self._outputs = -(-width // OUT) * OUT, -(-ds // PAIR) * PAIR
-        more = self._hidden - width
+        self._width, more = width, self._hidden - width
         w2 = np.pad(trunk.w2, ((0, more), (0, more))).reshape(self._hidden, -1, OUT)
         da = len(dynamics.spec.action)
         commands = slice(width + len(trunk.mean) - da, width + len(trunk.mean))
-        rows = [self.nominal[:width], np.zeros((more, ds)), self.nominal[commands]]
+        nominal = np.concatenate([self.nominal[:width], self.nominal[commands]])
         kept = {
             'value_at': encoder.values.astype(np.int32),
             'angle_at': encoder.angles.astype(np.int32),
@@ -109,7 +109,7 @@ class NativeRollout(Rollout):
             'b1': np.pad(trunk.b1, (0, more)),
             'w2': w2.transpose(1, 0, 2),
             'b2': np.pad(trunk.b2, (0, more)),
-            'nominal': self._wide(np.concatenate(rows)),
+            'nominal': self._spread_out(nominal),
         }
         self._kept = {  # their addresses are handed out
             k: np.ascontiguousarray(v, v.dtype if v.dtype == np.int32 else np.float32)
@@ -120,7 +120,6 @@ class NativeRollout(Rollout):
         )
         for name, array in self._kept.items():
             setattr(self._model, name, array.ctypes.data)
-        self._width = width
         self._scratch = np.empty(load().rollout_scratch(ctypes.byref(self._model)), np.uint8)
 
     def run(
@@ -162,11 +161,7 @@ class NativeRollout(Rollout):
         before = np.ascontiguousarray(past, np.float32)
         states = np.empty((len(layers), n, model.horizon, len(start)), np.float32)
         for layer, ((head, *other), rows) in enumerate(parts):
-            more = self._hidden - self._width
-            head = np.concatenate(
-                [head[: self._width], np.zeros((more, head.shape[1])), head[self._width :]]
-            )
-            head = np.ascontiguousarray(self._wide(head), np.float32)
+            head = self._spread_out(head)
             other = [np.ascontiguousarray(o, np.float32) for o in other]
             rows = np.ascontiguousarray(rows, np.int32)
             draw = Draw(head.ctypes.data, *(o.ctypes.data for o in other))
@@ -184,5 +179,10 @@ class NativeRollout(Rollout):
             )
         return states
 
-    def _wide(self, head: np.ndarray) -> np.ndarray:
-        return np.pad(head, ((0, 0), (0, self._outputs - head.shape[1])))
+    def _spread_out(self, head: np.ndarray) -> np.ndarray:
+        """A head [nf, ds] with zeros for the units and outputs that only fill up."""
+        rows, ds = head.shape
+        wide = np.zeros((rows + self._hidden - self._width, self._outputs), np.float32)
+        wide[: self._width, :ds] = head[: self._width]
+        wide[self._hidden :, :ds] = head[self._width :]
+        return wide

@@ -49,7 +49,9 @@ class Optimizer(ABC):
     ) -> None:
         """Take the cost [n] of candidates [n, h, da], those of `ask` and any others.
 
-        `penalty` [n] comes on top of the cost where limits are broken.
+        `penalty` [n] comes on top where limits are broken, in units of the difference between a
+        typical candidate's cost and the least one: so limits and task stay in proportion, whatever
+        the scale of the costs.
         """
 
     def _within(self, plans: np.ndarray) -> np.ndarray:
@@ -74,9 +76,10 @@ class Mppi(Optimizer):
         cost, sane = finite(cost)
         typical = cost[sane].mean() if sane.any() else DIVERGED
         # Of the task alone: broken limits must not melt what is told apart within them.
-        scale = self.settings.temperature * float(typical - cost.min()) + 1e-9
+        difference = float(typical - cost.min())
+        scale = self.settings.temperature * difference + 1e-9
         if penalty is not None:
-            cost, _ = finite(cost + penalty)
+            cost, _ = finite(cost + np.float32(difference) * penalty)
         likelihood = np.exp(-(cost - cost.min()) / scale)
         likelihood /= likelihood.sum()
         self.plan = np.tensordot(likelihood, candidates, axes=1).astype(np.float32)
@@ -118,7 +121,9 @@ class Icem(Optimizer):
     def tell(
         self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
     ) -> None:
-        cost, _ = finite(cost if penalty is None else cost + penalty)
+        cost, sane = finite(cost)
+        if penalty is not None and sane.any():
+            cost, _ = finite(cost + (cost[sane].mean() - cost.min()) * penalty)
         settings = self.settings
         best = np.argsort(cost, kind='stable')[: settings.elites]
         elites, inert = candidates[best], np.float32(settings.momentum)

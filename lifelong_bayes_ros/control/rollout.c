@@ -18,6 +18,15 @@
 #define PAIR 2  /* outputs of the heads at once */
 #define BOTH (2 * WIDE) /* values, then tangents */
 
+/* Has the compiler load a vector once and keep it, where it would load it for every use. */
+#if defined(__AVX512F__)
+#define KEEP(v) __asm__("" : "+v"(v))
+#elif defined(__AVX__)
+#define KEEP(v) __asm__("" : "+x"(v))
+#else
+#define KEEP(v)
+#endif
+
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 
@@ -144,6 +153,7 @@ static void second(const model *m, const vec *restrict hidden, vec *restrict top
 #pragma GCC unroll 4
             for (int v = 0; v < BOTH; v++) {
                 vec value = hidden[i * BOTH + v];
+                KEEP(value);
 #pragma GCC unroll 3
                 for (int k = 0; k < OUT; k++)
                     sum[k][v] += row[k] * value;

@@ -70,13 +70,14 @@ class Chance(Section):
     """Keeps a channel above `low` and below `high` with a probability, at each step of a plan.
 
     At 0.5 only the mean of the prediction must. `weight` is the cost of being beyond a limit by
-    about a tenth of the range between them.
+    about a tenth of the range between them, all along a plan, in units of the difference between
+    the costs of a typical and of the best candidate.
     """
 
     low: Finite | None = None
     high: Finite | None = None
     probability: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    weight: Positive = 10.0
+    weight: Positive = 3.0
 
 
 class Cost(Section):
