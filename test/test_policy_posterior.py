@@ -259,12 +259,15 @@ def test_the_thread_gives_what_learning_at_once_gives(pupil):
     wanted = learned(choices[: 2 * EVERY]).posterior()
     assert encode_policy(taken[-1], '') == encode_policy(wanted, '')
     thread.close()
+    thread.offer(choices[2 * EVERY])  # and it goes on
+    assert thread.ask(lambda learner: learner.version) == 2 * EVERY + 1
+    thread.close()
 
 
 def test_what_comes_too_fast_is_left_out_and_counted():
     thread = PolicyThread(PolicyLearner(Senses(a_robot()), SMALL, 3), PERIOD, wait=False)
     gate = threading.Event()
-    thread._thread.submit(gate.wait)
+    thread._submit(gate.wait)
     for choice in taught('nominal', QUEUE + 7, 0):
         assert thread.offer(choice) is None
     assert thread.left_out == 7
