@@ -432,3 +432,20 @@ def test_a_bad_setting_is_refused():
     assert bad != text
     with pytest.raises(UserError, match=r'policy\.spread'):
         parse_robot(bad)
+
+
+# ---------------------------------------------------------------------- what is published
+def test_the_rows_judge_each_robot_and_the_worst():
+    from lifelong_bayes_ros.experiments.bench_policy import policy_rows
+
+    good = {'planner': 0.8, 'seeded': 0.8, 'alone': 0.8, 'quarter': 0.7, 'forgetful': 0.4}
+    good |= {'spread': 0.1, 'spread off': 0.3, 'inference ms': 0.05, 'learning ms': 5.0}
+    bad = good | {'alone': 0.6}
+    rows = {r['name']: r for r in policy_rows({'quad': [good, good], 'arm': [good, bad]})}
+    alone = rows['arm: alone at home after one life / planner']
+    assert (alone['value'], alone['ok']) == (pytest.approx(0.875), True)
+    assert rows['worst robot: alone at home after one life / planner']['value'] == alone['value']
+    assert rows['arm: alone at home, with the K-prior / without']['value'] == pytest.approx(1.75)
+    assert rows['quad: spread off the data / on it']['value'] == pytest.approx(3.0)
+    late = policy_rows({'quad': [good | {'alone': 0.5}]})
+    assert [r['ok'] for r in late if r['name'].startswith('quad: alone at home after')] == [False]
