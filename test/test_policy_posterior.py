@@ -259,12 +259,15 @@ def test_the_thread_gives_what_learning_at_once_gives(pupil):
     wanted = learned(choices[: 2 * EVERY]).posterior()
     assert encode_policy(taken[-1], '') == encode_policy(wanted, '')
     thread.close()
+    thread.offer(choices[2 * EVERY])  # and it goes on
+    assert thread.ask(lambda learner: learner.version) == 2 * EVERY + 1
+    thread.close()
 
 
 def test_what_comes_too_fast_is_left_out_and_counted():
     thread = PolicyThread(PolicyLearner(Senses(a_robot()), SMALL, 3), PERIOD, wait=False)
     gate = threading.Event()
-    thread._thread.submit(gate.wait)
+    thread._submit(gate.wait)
     for choice in taught('nominal', QUEUE + 7, 0):
         assert thread.offer(choice) is None
     assert thread.left_out == 7
@@ -429,3 +432,20 @@ def test_a_bad_setting_is_refused():
     assert bad != text
     with pytest.raises(UserError, match=r'policy\.spread'):
         parse_robot(bad)
+
+
+# ---------------------------------------------------------------------- what is published
+def test_the_rows_judge_each_robot_and_the_worst():
+    from lifelong_bayes_ros.experiments.bench_policy import policy_rows
+
+    good = {'planner': 0.8, 'seeded': 0.8, 'alone': 0.8, 'quarter': 0.7, 'forgetful': 0.4}
+    good |= {'spread': 0.1, 'spread off': 0.3, 'inference ms': 0.05, 'learning ms': 5.0}
+    bad = good | {'alone': 0.6}
+    rows = {r['name']: r for r in policy_rows({'quad': [good, good], 'arm': [good, bad]})}
+    alone = rows['arm: alone at home after one life / planner']
+    assert (alone['value'], alone['ok']) == (pytest.approx(0.875), True)
+    assert rows['worst robot: alone at home after one life / planner']['value'] == alone['value']
+    assert rows['arm: alone at home, with the K-prior / without']['value'] == pytest.approx(1.75)
+    assert rows['quad: spread off the data / on it']['value'] == pytest.approx(3.0)
+    late = policy_rows({'quad': [good | {'alone': 0.5}]})
+    assert [r['ok'] for r in late if r['name'].startswith('quad: alone at home after')] == [False]

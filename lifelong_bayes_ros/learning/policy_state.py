@@ -45,7 +45,7 @@ def save_policy(learner: PolicyLearner, folder: Path) -> None:
     """Write all that decides what a policy learner does next to a state directory."""
     arrays: dict[str, np.ndarray] = {'noise': learner.noise}
     arrays |= {n: getattr(learner.network, n).detach().cpu().numpy() for n in LAYERS}
-    arrays |= {f'prior.{n}': t.numpy() for n, t in learner.prior.state().items()}
+    arrays |= {f'prior.{n}': t.cpu().numpy() for n, t in learner.prior.state().items()}
     saved = learner.optimizer.state_dict()
     for index, buffers in saved['state'].items():
         arrays |= {f'optimizer.{index}.{n}': t.cpu().numpy() for n, t in buffers.items()}
@@ -97,8 +97,8 @@ def _load(
     with torch.no_grad():
         for name in LAYERS:
             getattr(learner.network, name).copy_(torch.tensor(arrays[name]))
-    prior = {n: torch.tensor(arrays[f'prior.{n}']) for n in ('mean', 'precision')}
-    learner.restart(DiagonalGaussian.from_state(prior))
+    prior = (torch.tensor(arrays[f'prior.{n}'], device=device) for n in ('mean', 'precision'))
+    learner.restart(DiagonalGaussian(*prior))
     saved = meta['optimizer']
     for group in saved['param_groups']:
         group['clip'] = float(group['clip'])

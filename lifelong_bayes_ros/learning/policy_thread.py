@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,16 +31,14 @@ class PolicyThread:
         self.left_out = 0
         self._learner = learner
         self._running: deque[Future[PolicyPosterior | None]] = deque()
-        self._thread = ThreadPoolExecutor(
-            1, 'policy learner', initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self._thread: ThreadPoolExecutor | None = None
 
     def offer(self, choice: Choice, learn: bool = True) -> PolicyPosterior | None:
         """Let it learn from a choice; the newest posterior that is due and there, if any."""
         if len(self._running) >= QUEUE:
             self.left_out += 1
         else:
-            self._running.append(self._thread.submit(self._learn, choice, learn))
+            self._running.append(self._submit(self._learn, choice, learn))
         return self.take()
 
     def take(self) -> PolicyPosterior | None:
@@ -53,15 +51,24 @@ class PolicyThread:
 
     def ask(self, what: Callable[[PolicyLearner], Result]) -> Result:
         """Let its thread do something with the learner, after all that waits, and wait for it."""
-        return self._thread.submit(what, self._learner).result()
+        return self._submit(what, self._learner).result()
 
     def later(self, what: Callable[[PolicyLearner], None]) -> None:
         """As `ask`, but without waiting; `what` deals with its own errors."""
         self._thread.submit(what, self._learner)
 
     def close(self) -> None:
-        """Learn what waits, and end the thread."""
-        self._thread.shutdown()
+        """Learn what waits, and end the thread; another is begun when there is more to do."""
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def _submit(self, what: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(
+                1, 'policy learner', initializer=torch.set_num_threads, initargs=(1,)
+            )
+        return self._thread.submit(what, *arguments)
 
     def _learn(self, choice: Choice, learn: bool) -> PolicyPosterior | None:
         self._learner.observe(choice, learn)

@@ -298,6 +298,7 @@ class LearnerNode(BaseNode):
             self.policy.close()
             fresh = PolicyLearner(self.senses, seed=old.seed, device=str(old.device))
             self.policy = PolicyThread(fresh, self.spec.period_ns, wait)
+            self._publish_policy(fresh.posterior())
         self._publish_trunk()
         self._publish_belief()
         self._event('reset', transitions=old.step)

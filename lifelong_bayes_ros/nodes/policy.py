@@ -337,7 +337,10 @@ class Policy(BaseNode):
     def _take_policy(self) -> None:
         adviser = self.controller.adviser
         data = msg_to_bytes(self.newest_policy)
-        adviser.take(decode_policy(data, adviser.senses.fingerprint))
+        posterior = decode_policy(data, adviser.senses.fingerprint)
+        adviser.take(posterior)
+        # One from before the last choice that is due comes of a learner that began anew.
+        self.taught_ns = min(self.taught_ns, posterior.stamp_ns)
         self.counts['policy posteriors'] += 1
 
     def _unlearned(self, belief: Belief, state: State) -> bool:
