@@ -495,21 +495,22 @@ class Learner:
         limit = self.config.recall_nats_after if watching else self.config.recall_nats_calm
         if steps < 2 or len(self._recent) < steps:
             return False
-        best, gain, since = self._best_stored(steps)
+        best, gain, since = self._best_stored(steps, WINDOW if watching else 1)
         if best is None or best == self.identity or gain <= limit:
             return False
         self._recall(best, since, gain)
         return True
 
-    def _best_stored(self, steps: int) -> tuple[int | None, float, int]:
+    def _best_stored(self, steps: int, latest: int = WINDOW) -> tuple[int | None, float, int]:
         """Stored regime with most evidence, its lead on the live head, and steps since it came.
 
         The steps in which it cannot have been yet, since the change point is known to a few steps
-        only, do not count against it: the lead is that of the likeliest beginning.
+        only, do not count against it: the lead is that of the likeliest beginning within the first
+        `latest` of them.
         """
         window = list(self._recent)[-steps:]
         live = np.array([s.live for s in window])
-        begins = max(min(WINDOW, steps - 1), 1)
+        begins = max(min(latest, steps - 1), 1)
         best, lead, since = None, float('-inf'), steps
         for index, name in enumerate(self.library.names):
             known = [s.stored.get(name) for s in window]
