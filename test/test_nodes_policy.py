@@ -150,6 +150,7 @@ def test_it_says_how_sure_it_is_per_channel_and_along_its_plan(
     kinds = ('mean', 'epistemic', 'aleatoric')
     assert {f'{n}.{k}' for n in QUAD.state_names for k in kinds} <= values.keys()
     assert (values['authority'], values['late']) == (1.0, 0.0)
+    policy.forecaster.settle()
     table = table_from_msg(sent['plan_spreads'][0], topics.SPREAD_AXES)
     assert table.shape == (3, QUAD.planner.horizon, len(QUAD.state))
     first = np.array([[values[f'{n}.{k}'] for n in QUAD.state_names] for k in kinds])
