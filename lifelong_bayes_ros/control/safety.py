@@ -54,7 +54,8 @@ class Safety:
         Where the last command is beyond, it comes back as fast as slew and jerk limits allow.
         Limits of the state outrank it, and so does the safe action.
         """
-        self._operator = (np.asarray(low, float), np.asarray(high, float))
+        # Rounded as commands are, so that a command at its limit stays as it is.
+        self._operator = tuple(np.asarray(end, np.float32).astype(float) for end in (low, high))
 
     def enable(self) -> None:
         """End a stop and begin anew."""

@@ -416,7 +416,8 @@ class BaseNode(LifecycleNode):
 
     def _on_misfit(self, topic: Topic, event: Any) -> None:
         """The middleware found a peer whose quality of service does not fit."""
-        policy = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
+        kind = getattr(event.last_policy_kind, 'name', event.last_policy_kind)
+        policy = str(kind).rpartition('_')[2]  # of RMW_QOS_POLICY_RELIABILITY
         name = self.resolve_topic_name(topic.name)
         self.counts['incompatible QoS'] += 1
         self.get_logger().warning(f'{name}: a peer offers or asks for another {policy}')

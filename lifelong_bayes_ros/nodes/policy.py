@@ -20,7 +20,7 @@ from std_srvs.srv import SetBool
 
 from ..control.controller import Act, Controller
 from ..control.deadline import Deadline
-from ..control.forecast import Forecast, forecast
+from ..control.forecast import Forecast
 from ..control.goals import Goal
 from ..control.safety import Safety
 from ..dynamics.belief import Belief, outcome_channels
@@ -42,6 +42,7 @@ from .codecs import (
     read_channels,
     table_to_msg,
 )
+from .forecaster import Forecaster
 from .goals import read_goal
 
 torch.set_num_threads(1)
@@ -85,6 +86,7 @@ class Policy(BaseNode):
     def configure(self) -> None:
         self.spec = self.load_spec()
         self.lockstep = self.value('lockstep')
+        self.acts_at_start = self.value('enabled_at_start') and self.value('enabled')
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
         self.controller: Controller | None = None
@@ -97,6 +99,9 @@ class Policy(BaseNode):
         self.newest_policy: Any = None  # message, kept until its trunk is here
         self.seconds: deque[float] = deque(maxlen=200)
         self.tick_seconds: deque[float] = deque(maxlen=6000)  # with publishing
+        if hasattr(self, 'forecaster'):
+            self.forecaster.close()
+        self.forecaster = Forecaster(self._tell_plan, wait=self.lockstep)
         self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
         self._offer_limits()
         self._forget()
@@ -125,11 +130,15 @@ class Policy(BaseNode):
 
     def activate(self) -> None:
         self._forget()
-        if self.value('enabled_at_start'):
+        if self.acts_at_start:
             self.safety.enable()
         else:
             self.safety.stop('not enabled yet')
         self._tell_enabled()
+
+    def deactivate(self) -> None:
+        self._settle()
+        self.forecaster.settle()
 
     def change(self, name: str, value: Any) -> None:
         if name.startswith(LIMITS):
@@ -415,7 +424,6 @@ class Policy(BaseNode):
             command = controller.safety.last if act.command is None else act.command
             outcomes = outcome_channels(controller.dynamics, belief, state.x, command)
             self._publish_uncertainty(act, belief, outcomes)
-        # A late plan is still being made, with the rollout that a forecast needs.
         if act.plan is not None and not act.late:
             self._publish_plan(controller, act, belief, state, past)
 
@@ -428,9 +436,11 @@ class Policy(BaseNode):
         outputs = (self.plans, self.plan_spreads)
         if not any(output.get_subscription_count() for output in outputs):
             return
-        self.planned_ns = state.stamp_ns
-        rollout = controller.planner.rollout
-        ahead = forecast(controller.dynamics, rollout, belief, state.x, act.plan.actions, past)
+        plan = (belief, state.x, act.plan.actions, past)
+        if self.forecaster.offer(controller.dynamics, *plan):
+            self.planned_ns = state.stamp_ns
+
+    def _tell_plan(self, ahead: Forecast) -> None:
         self.plans.publish(table_to_msg(ahead.members, topics.PLAN_AXES))
         self.plan_spreads.publish(table_to_msg(_spread_table(ahead), topics.SPREAD_AXES))
 
@@ -474,6 +484,7 @@ class Policy(BaseNode):
         nanoseconds = round(1e9 * seconds)
         if self.watchdog.timer_period_ns != nanoseconds:
             self.watchdog.timer_period_ns = nanoseconds
+            self.watchdog.reset()
 
     def _watch(self) -> None:
         if time.monotonic() - self.heard_at > self.spec.max_age:
