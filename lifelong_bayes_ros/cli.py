@@ -198,7 +198,9 @@ def replay(args: argparse.Namespace) -> int:
             f'processor, {outcome["cpu_speed"]:.1f} × real time'
         )
         print(f'posterior sha256 {outcome["digest"]}')
-        if outcome['equal'] is None:
+        if outcome['equal'] is None and outcome['began_at']:
+            print(f'the recording began at transition {outcome["began_at"]} of the learner')
+        elif outcome['equal'] is None:
             print('the bag holds no digest of the live posterior to compare with')
         else:
             verdict = 'yes' if outcome['equal'] else 'NO'

@@ -184,16 +184,15 @@ def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypa
     assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(bench.COMMANDS)
 
 
-@pytest.mark.parametrize('early', [False, True])
+@pytest.mark.parametrize('heard', [20, 33])
 def test_a_replay_goes_on_from_the_state_at_the_start_of_a_recording(
-    tiny_prior, tmp_path, capsys, early
+    tiny_prior, tmp_path, capsys, heard
 ):
-    """The recording begins while the learner has long been learning."""
+    """The recording begins while the learner has long been learning, at transition `heard`."""
     phases = {'phases': [('A', 40), ('B', 40)], 'episode': 50}
     life = load_life('quad').model_copy(update=phases)
     agent = Tape(tiny_prior, seed=0)
     folder = tmp_path / 'bag' / STATE_FOLDER
-    heard = 20 if early else 33  # transitions before the first one that is recorded
 
     def save(step):
         if step == 33:  # step + 1 transitions are learned from by now
@@ -207,15 +206,17 @@ def test_a_replay_goes_on_from_the_state_at_the_start_of_a_recording(
 
     run_life(QUAD, life, agent, seed=0, progress=save)
     start = json.loads((folder / START).read_text())
-    digest = agent.learner.digest()
-    write_bag(tmp_path / 'made', tiny_prior, agent.tape[heard:], digest, start=start)
+    resumed = load_state(folder)
+    for transition in agent.tape[34:]:
+        resumed.observe(transition)
+    write_bag(tmp_path / 'made', tiny_prior, agent.tape[heard:], 'other', start=start)
     for file in (tmp_path / 'made').iterdir():
         file.rename(tmp_path / 'bag' / file.name)
     assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert found['began_at'] == start['step'] == 34
     assert found['transitions'] == 81 - 34
-    assert found['digest'] == digest
+    assert found['digest'] == resumed.digest()
 
 
 def test_methods_are_compared_on_a_recording(recorded, tiny_prior, tmp_path, capsys):

@@ -35,6 +35,8 @@ DEPTH = 1000  # messages that may wait while the disk is busy
 FLUSH_SECONDS = 1.0  # what a crash may cost
 LEAST_FREE = 1_000_000_000  # bytes of disk below which it warns
 ERROR = DiagnosticStatus.ERROR
+LOST_START = 'no copy of what the learner knew before'
+FROM_PRIOR = 'a replay of this recording will begin with its prior'
 
 
 class Recorder(BaseNode):
@@ -99,6 +101,7 @@ class Recorder(BaseNode):
         """The bag is complete: recording again takes a new folder."""
         if self.writer is not None and not self.trouble:
             self._attempt_to(self.writer.close)
+        self.writer = None
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         free = shutil.disk_usage(self.out).free
@@ -144,14 +147,21 @@ class Recorder(BaseNode):
         head = deserialize_message(message, topics.HEAD.type)
         self.asked = self.value('save_state') and _learned_until(head) > 0
         if self.asked:
-            self.save.call_async(Trigger.Request())
+            self.save.call_async(Trigger.Request()).add_done_callback(self._on_saved)
+
+    def _on_saved(self, answer: Any) -> None:
+        if not answer.result().success:
+            self.skip(LOST_START, f'{answer.result().message}; {FROM_PRIOR}')
 
     def _copy_state(self, message: bytes) -> None:
         event = json.loads(deserialize_message(message, topics.EVENT.type).data)
         folder = Path(event.get('folder', ''))
-        if event['event'] != 'saved' or not (folder / STATE).is_file():
+        if event['event'] != 'saved':
             return
         self.copied = True
+        if not (folder / STATE).is_file():
+            self.skip(LOST_START, f'{folder} is not on this machine; {FROM_PRIOR}')
+            return
         (self.out / STATE_FOLDER).mkdir()
         for path in state_files(folder):
             shutil.copyfile(path, self.out / STATE_FOLDER / path.name)
