@@ -11,7 +11,6 @@ import plants
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_prior
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
-from lifelong_bayes_ros.robot.spec import load_robot
 from lifelong_bayes_ros.robot.transitions import Flag, StateAssembler, TransitionBuilder
 from plants import HOME, QUAD, stream
 
@@ -26,6 +25,7 @@ def grown():
     learner = Learner(plants.tiny_prior(), CONFIG)
     for transition in stream(HOME, 40, 0):
         learner.observe(transition)
+    learner.take_events()
     return learner
 
 
@@ -64,7 +64,7 @@ def test_spoilt_transitions_are_counted_and_leave_the_posterior_as_it_was(grown,
     assert grown.digest() == digest and grown.learned == learned
     np.testing.assert_array_equal(grown.belief().theta, theta)
     assert grown.skipped == skipped
-    assert grown.take_events() == [] or learned == 40
+    assert grown.take_events() == []
 
 
 def test_commands_at_the_limits_are_learned_from(grown):
@@ -78,6 +78,7 @@ def test_commands_at_the_limits_are_learned_from(grown):
 READINGS = st.tuples(
     st.sampled_from([0.0, 0.2, 0.74, 0.8, 1.0, 1.3, 1.6, 4.0, -1.0]),  # periods since the last one
     st.one_of(st.floats(-3, 3), BAD),
+    st.integers(0, 5),  # the channel that has this value
     st.booleans(),  # whether it is answered by a command
 )
 
@@ -89,9 +90,9 @@ def test_whatever_the_stamps_and_readings_what_is_learned_from_is_sound(readings
     learner = Learner(plants.tiny_prior(), CONFIG)
     assembler, builder = StateAssembler(QUAD), TransitionBuilder(QUAD)
     names, stamp, sent = QUAD.state_names, 10**9, []
-    for periods, value, answered in readings:
+    for periods, value, channel, answered in readings:
         stamp += round(periods * QUAD.period_ns)
-        values = dict.fromkeys(names, 0.1) | {names[abs(hash(value)) % 6]: value}
+        values = dict.fromkeys(names, 0.1) | {names[channel]: value}
         state = assembler.update('odom', stamp, values)
         if state is not None:
             sent += builder.add_state(state)
@@ -100,7 +101,7 @@ def test_whatever_the_stamps_and_readings_what_is_learned_from_is_sound(readings
     for transition in sent:
         before = learner.digest()
         learner.observe(transition)
-        sound = 0.5 <= transition.dt / QUAD.period <= 1.5
+        sound = 0.499 < transition.dt / QUAD.period < 1.501
         assert not transition.usable or sound
         assert transition.usable or learner.digest() == before
     covariance = learner.live.posterior.covariance
@@ -130,7 +131,7 @@ def test_constant_channels_teach_nothing_about_others():
     assert learner.learned == 300
     assert np.isfinite(learner.belief().theta).all()
     assert learner.live.posterior.factor().isfinite().all()
-    assert 0 < openness(learner.live.posterior) < 200 * before
+    assert 1e-3 * before < openness(learner.live.posterior) < 200 * before
 
 
 def test_a_prior_of_other_dimensions_is_refused(tmp_path):
@@ -141,16 +142,9 @@ def test_a_prior_of_other_dimensions_is_refused(tmp_path):
 
     path = tmp_path / 'quad.safetensors'
     path.write_bytes(encode_prior(plants.tiny_prior()))
-    rclpy.init()
+    rclpy.init(args=['--ros-args', '-p', 'robot:=arm', '-p', f'prior:={path}'])
     try:
         node = LearnerNode()
-        node.spec = load_robot('arm')
-        node.set_parameters(
-            [
-                rclpy.parameter.Parameter('robot', value='arm'),
-                rclpy.parameter.Parameter('prior', value=str(path)),
-            ]
-        )
         with pytest.raises(UserError, match=r"the prior was made for robot 'quad' with other"):
             node.configure()
         node.destroy_node()

@@ -147,7 +147,7 @@ def decode_belief(data: bytes, prior_fingerprint: str, where: str = 'belief') ->
             'start learner and policy with the same robot file and state'
         )
     outcomes = {}
-    for name, classes in meta.pop('outcomes').items():
+    for name, classes in meta.pop('outcomes', {}).items():
         mean, factor = (arrays.pop(f'outcomes.{name}.{part}') for part in ('mean', 'factor'))
         outcomes[name] = OutcomeHead(classes and tuple(classes), mean, factor)
     return Belief(**arrays, **meta, outcomes=outcomes)
