@@ -509,19 +509,22 @@ class Learner:
         `latest` of them.
         """
         window = list(self._recent)[-steps:]
+        names = [n for n in self.library.names if all(n in s.stored for s in window)]
+        if not names:
+            return None, float('-inf'), steps
         live = np.array([s.live for s in window])
+        known = np.array([[s.stored[n] for n in names] for s in window])
+        evidence, nis = known.transpose(2, 1, 0)  # [regimes, steps]
         begins = max(min(latest, steps - 1), 1)
-        best, lead, since = None, float('-inf'), steps
-        for index, name in enumerate(self.library.names):
-            known = [s.stored.get(name) for s in window]
-            if None in known:
-                continue  # stored within the window
-            evidence, nis = np.array(known).T
-            leads = np.cumsum((evidence - live)[::-1])[::-1][:begins]
-            first = int(np.argmax(leads))
-            if nis[first:].mean() <= self.config.recall_nis and leads[first] > lead:
-                best, lead, since = index, float(leads[first]), steps - first
-        return best, lead, since
+        leads = np.cumsum((evidence - live)[:, ::-1], axis=1)[:, ::-1][:, :begins]
+        means = np.cumsum(nis[:, ::-1], axis=1)[:, ::-1] / np.arange(steps, 0, -1)
+        first = np.argmax(leads, axis=1)
+        rows = np.arange(len(names))
+        lead = np.where(means[rows, first] <= self.config.recall_nis, leads[rows, first], -np.inf)
+        best = int(np.argmax(lead))
+        if not np.isfinite(lead[best]):
+            return None, float('-inf'), steps
+        return self.library.names.index(names[best]), float(lead[best]), steps - int(first[best])
 
     def _recall(self, index: int, steps: int, gain: float) -> None:
         if index != self.identity:
