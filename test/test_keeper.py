@@ -361,10 +361,10 @@ def test_a_merged_regime_stays_merged_when_the_robot_goes_on():
     index = learner.identity
     current = learner.library.regimes[index]
     twin = lived(1, ((HOME, 60), (LOSS, 120))).library.regimes[-1]
-    learner.library.regimes.append(replace(twin, name='twin'))
+    learner.library.regimes.append(replace(twin, name='r9'))
     alone = learner.live.posterior
     result = learner.consolidate()
-    assert result.merged == [(current.name, 'twin')]
+    assert result.merged == [(current.name, 'r9')]
     assert learner.regime == current.name
     assert learner.live.posterior.entropy() < alone.entropy()
     assert_near(learner.live, learner.library.regimes[index].head)
