@@ -309,7 +309,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         '--robot',
         default='quad',
-        help='simulated robot: quad, arm, diffdrive or cartpole (default quad)',
+        help='simulated robot: quad, arm, six_axis, diffdrive, base or cartpole (default quad)',
     )
     sub.add_argument('--seed', type=int, default=0, help='seed of every random stream (default 0)')
     sub.add_argument(

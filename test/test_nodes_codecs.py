@@ -16,8 +16,9 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32MultiArray, Float64MultiArray
 
 from lifelong_bayes_ros.errors import UserError
-from lifelong_bayes_ros.nodes import codecs
+from lifelong_bayes_ros.nodes import codecs, qos
 from lifelong_bayes_ros.paths import share_dir
+from lifelong_bayes_ros.robot import check
 from lifelong_bayes_ros.robot.messages import FIELDS, IMU, ODOMETRY
 from lifelong_bayes_ros.robot.spec import RobotSpec, load_robot, parse_robot, robot_names
 from lifelong_bayes_ros.robot.transitions import Flag, Transition
@@ -238,6 +239,111 @@ class TestCommand:
         message = codecs.action_to_msg(ARM, 0, np.zeros(2))
         with pytest.raises(UserError, match='shoulder_torque'):
             codecs.action_from_msg(QUAD, message)
+
+
+def commanded(kind: str, *places: dict, **command):
+    """A robot with one action for each of these places in its command message."""
+    return RobotSpec.model_validate(
+        {
+            'name': 'thing',
+            'period': 0.1,
+            'sources': {'odom': {'topic': 'odom', 'type': 'nav_msgs/msg/Odometry'}},
+            'state': [{'name': 'x', 'source': 'odom', 'field': 'position.x'}],
+            'action': [{'name': f'a{i}', 'low': -9, 'high': 9, **p} for i, p in enumerate(places)],
+            'command': {'topic': 'command', 'type': kind, **command},
+            'goal': {'track': {'x': {}}, 'scale': 1},
+            'cost': {'track': {'x': 1}},
+        }
+    )
+
+
+TWISTED = ({'field': 'linear.x'}, {'field': 'angular.z'})
+JOINTED = ({'joint': 'b', 'field': 'velocity'}, {'joint': 'a', 'field': 'velocity'})
+POINTED = (
+    {'joint': 'b', 'field': 'positions'},
+    {'joint': 'a', 'field': 'positions'},
+    {'joint': 'a', 'field': 'velocities'},
+)
+COMMANDED = [
+    commanded('std_msgs/msg/Float64MultiArray', {}, {}),
+    commanded('geometry_msgs/msg/Twist', *TWISTED),
+    commanded('geometry_msgs/msg/TwistStamped', *TWISTED, frame='base_link'),
+    commanded('sensor_msgs/msg/JointState', *JOINTED),
+    commanded('trajectory_msgs/msg/JointTrajectory', *POINTED, reach=0.25),
+]
+
+
+class TestEveryCommand:
+    """Commands of each type, as the controllers of ros2_control take them."""
+
+    @pytest.mark.parametrize('spec', COMMANDED, ids=lambda s: s.command.type)
+    @given(values=st.lists(SHORT, min_size=3, max_size=3))
+    def test_a_command_survives_the_round_trip(self, spec, values):
+        command = np.array(values[: len(spec.action)])
+        message = through_ros(codecs.command_to_msg(spec, command, codecs.to_stamp(7)))
+        np.testing.assert_array_equal(codecs.command_from_msg(spec, message), command)
+
+    def test_twists_go_where_they_belong_with_stamp_and_frame(self):
+        message = codecs.command_to_msg(COMMANDED[2], [0.5, -1.0], codecs.to_stamp(7_000_000_001))
+        assert (message.twist.linear.x, message.twist.angular.z) == (0.5, -1.0)
+        assert codecs.to_ns(message.header.stamp) == 7_000_000_001
+        assert message.header.frame_id == 'base_link'
+        assert codecs.command_to_msg(COMMANDED[1], [0.5, -1.0]).angular.z == -1.0
+
+    def test_a_trajectory_has_one_point_to_be_reached_from_now(self):
+        message = codecs.command_to_msg(COMMANDED[4], [1.0, 2.0, 3.0], codecs.to_stamp(5))
+        assert codecs.to_ns(message.header.stamp) == 0 and message.joint_names == ['b', 'a']
+        (point,) = message.points
+        assert point.time_from_start.nanosec == 250_000_000
+        np.testing.assert_array_equal(point.positions, [1.0, 2.0])
+        np.testing.assert_array_equal(point.velocities, [np.nan, 3.0])  # b has none, not zero
+
+    def test_joints_come_in_any_order_and_what_is_missing_is_named(self):
+        spec = COMMANDED[3]
+        message = JointState(name=['a', 'x', 'b'], velocity=[1.0, 9.0, 2.0])
+        np.testing.assert_array_equal(codecs.command_from_msg(spec, message), [2.0, 1.0])
+        with pytest.raises(UserError, match=r"no velocity for joint 'b'"):
+            codecs.command_from_msg(spec, JointState(name=['a', 'b'], velocity=[1.0]))
+        empty = codecs.command_to_msg(COMMANDED[4], [1.0, 2.0, 3.0])
+        empty.points = []
+        with pytest.raises(UserError, match='0 points'):
+            codecs.command_from_msg(COMMANDED[4], empty)
+
+
+class TestSources:
+    """Sources beyond those of the shipped robots."""
+
+    def test_arrays_and_poses_with_scale_and_offset(self):
+        spec = parse_robot((share_dir() / 'config' / 'robots' / 'template.yaml').read_text())
+        x = np.array([0.3, 0.2, -0.4, 0.0])
+        sent = codecs.state_messages(spec, 9, x)
+        assert sent['hook'].data[0] == pytest.approx(math.degrees(0.2))  # as the robot tells it
+        stamp, read = codecs.read_channels(spec, 'hook', through_ros(sent['hook']), 77)
+        assert stamp == 77 and read == {'swing': pytest.approx(0.2)}
+        stamp, read = codecs.read_channels(spec, 'joints', through_ros(sent['joints']), 77)
+        assert stamp == 9 and read == {'trolley': 0.3, 'trolley_speed': -0.4}
+        with pytest.raises(UserError, match=r'source hook: no data\[0\]: the message has 0'):
+            codecs.read_channels(spec, 'hook', Float64MultiArray())
+
+    def test_poses(self):
+        spec = robot('position.x', 'orientation.yaw', kind='geometry_msgs/msg/PoseStamped')
+        sent = through_ros(codecs.state_messages(spec, 5, np.array([1.5, 0.7]))['odom'])
+        stamp, read = codecs.read_channels(spec, 'odom', sent)
+        assert stamp == 5 and read == {'c0': 1.5, 'c1': pytest.approx(0.7)}
+
+
+@pytest.mark.parametrize(
+    ('told', 'profile'),
+    [
+        (check.SENSOR_QOS, qos.SENSOR),
+        (check.COMMAND_QOS, qos.COMMAND),
+        (check.GOAL_QOS, qos.TELEMETRY),
+    ],
+)
+def test_the_check_tells_the_quality_of_service_that_the_nodes_use(told, profile):
+    words = [profile.reliability.name, profile.durability.name, profile.history.name]
+    said = ', '.join(word.lower().replace('_', ' ') for word in words)
+    assert told == f'{said} {profile.depth}'
 
 
 class TestTheRest:

@@ -11,7 +11,7 @@ from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.spec import load_robot, parse_robot
-from lifelong_bayes_ros_sim import make, robot_names, shift_from_dict
+from lifelong_bayes_ros_sim import make, robot_names, shift_from_dict, sources
 from lifelong_bayes_ros_sim.base import RESET_NS, START_NS, MujocoRobot
 from lifelong_bayes_ros_sim.shifts import (
     KINDS,
@@ -1207,10 +1207,22 @@ def test_a_robot_file_with_other_channels_is_refused(old, new):
         make('quad', parse_robot(text.replace(old, new)))
 
 
+def test_a_robot_depends_on_no_other_ones_files():
+    """So that a robot added beside it does not make its prior be trained again."""
+    names = {name: {path.name for path in sources(name)} for name in ROBOTS}
+    assert names['arm'] == {'arm.py', 'arm.xml', 'base.py', 'shifts.py'}
+    assert names['base'] == {'base.py', 'diffdrive.py', 'shifts.py'} | {
+        f'mobile_base.{end}' for end in ('py', 'xml')
+    }
+    assert all(path.is_file() for name in ROBOTS for path in sources(name))
+
+
 def test_other_robots_are_refused():
     with pytest.raises(UserError, match=r'robot file of arm: state is .*quad has'):
         make('quad', load_robot('arm'))
-    with pytest.raises(UserError, match=r"'quadd'; use one of arm, base, cartpole, "):
+    with pytest.raises(
+        UserError, match=r"'quadd'; use one of arm, base, cartpole, diffdrive, quad"
+    ):
         make('quadd')
 
 

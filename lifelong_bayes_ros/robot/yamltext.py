@@ -23,9 +23,10 @@ def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
         UserError: one line per fault, `where:line: key: what is wrong and the mend`.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         twice = list(_twice(root, ()))
-        data = None if twice else yaml.safe_load(text)
+        data = None if twice or root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise UserError(f'{where}{_line_of(error)}: not valid YAML: {error}') from None
     except (ValueError, OverflowError, RecursionError) as error:  # no date, no number; too deep
