@@ -272,7 +272,7 @@ class TestUp:
         texts = {s.name: {bool: 'true', int: '3', float: '2.5'}.get(s.kind, 'x') for s in SETTINGS}
         texts |= {'namespace': 'a/b', 'nodes': '-learner', 'params_file': str(file)}
         texts |= {'log_level': 'debug', 'use_sim_time': 'true', 'autostart': 'false'}
-        words = [w for k, v in texts.items() for w in (f'--{k.replace("_", "-")}', v)]
+        words = [f'--{k.replace("_", "-")}={v}' for k, v in texts.items()]
         assert cli.main(['up', *words, '--domain-id', '5']) == 0
         ((settings, common, domain, _),) = started
         assert settings == parse_settings({s.name: texts[s.name] for s in SETTINGS})
