@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-SENSOR = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Subscriptions of robot state: they match reliable and best-effort publishers."""
+SENSOR = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Subscriptions of robot state: they match reliable and best-effort publishers.
+
+Deep, so that 500 readings per second outlive a process that cannot run for a while.
+"""
 
 STATE_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """State that a simulated robot publishes."""
