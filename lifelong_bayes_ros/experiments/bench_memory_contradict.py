@@ -24,27 +24,42 @@ from .schedule import Life
 from .streams import HeldOut, transitions
 
 Progress = Callable[[float], None]
-ROBOT = 'arm'
+ROBOT = 'diffdrive'
 STEPS, STORED = 600, 25  # transitions of a regime, and at most kept of each
 CAPACITY, LIVES = 16, 2
 SHIFTS: dict[str, list[dict[str, Any]]] = {
-    'shoulder reversed': [{'actuator_gain': {'actuator': 'shoulder_torque', 'factor': -1.0}}],
-    'elbow reversed': [{'actuator_gain': {'actuator': 'elbow_torque', 'factor': -1.0}}],
-    'both reversed': [
-        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': -0.8}},
-        {'actuator_gain': {'actuator': 'elbow_torque', 'factor': -0.8}},
+    'worn left': [
+        {'actuator_gain': {'actuator': 'left', 'factor': 0.5}},
+        {'actuator_gain': {'actuator': 'right', 'factor': 1.0}},
     ],
-    'loaded': [{'payload': {'mass': 1.5}}],
-    'weak': [
-        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': 0.4}},
-        {'actuator_gain': {'actuator': 'elbow_torque', 'factor': 0.4}},
+    'worn right': [
+        {'actuator_gain': {'actuator': 'left', 'factor': 1.0}},
+        {'actuator_gain': {'actuator': 'right', 'factor': 0.5}},
     ],
-    'wind': [{'wind': {'force': [6.0, 0.0]}}],
-    'against the wind': [{'wind': {'force': [-6.0, 0.0]}}, {'damping': {'factor': 5.0}}],
-    'loaded and weak': [
-        {'payload': {'mass': 1.0}},
-        {'actuator_gain': {'actuator': 'shoulder_torque', 'factor': 0.5}},
-        {'damping': {'factor': 3.0}},
+    'worn both': [
+        {'actuator_gain': {'actuator': 'left', 'factor': 0.5}},
+        {'actuator_gain': {'actuator': 'right', 'factor': 0.5}},
+    ],
+    'strong': [
+        {'actuator_gain': {'actuator': 'left', 'factor': 1.2}},
+        {'actuator_gain': {'actuator': 'right', 'factor': 1.2}},
+    ],
+    'turns left': [
+        {'actuator_bias': {'actuator': 'left', 'offset': -2.0}},
+        {'actuator_bias': {'actuator': 'right', 'offset': 2.0}},
+    ],
+    'turns right': [
+        {'actuator_bias': {'actuator': 'left', 'offset': 2.0}},
+        {'actuator_bias': {'actuator': 'right', 'offset': -2.0}},
+    ],
+    'loaded': [
+        {'actuator_gain': {'actuator': 'left', 'factor': 0.6}},
+        {'actuator_gain': {'actuator': 'right', 'factor': 0.6}},
+        {'payload': {'mass': 10.0}},
+    ],
+    'pulls ahead': [
+        {'actuator_bias': {'actuator': 'left', 'offset': 2.0}},
+        {'actuator_bias': {'actuator': 'right', 'offset': 2.0}},
     ],
 }
 
@@ -100,8 +115,8 @@ def contradict(seed: int, progress: Progress = lambda share: None) -> Kept:
         progress((number + 1) / len(lived.phases))
     heads = {r.name: r.head for r in learner.library.regimes}
     heads[NEW] = learner.live
-    for name in SHIFTS:
-        found.after[name] = error(name, heads[owner[name]])
+    for name in SHIFTS:  # one whose head was pruned is forgotten: the nominal model is left
+        found.after[name] = error(name, heads.get(owner[name], learner.nominal))
     found.stored = max(len(r.reservoir.samples) for r in learner.library.regimes)
     found.regimes = len(learner.library.regimes)
     found.trunks = sum(e.event == 'adopted' for e in learner.take_events())
