@@ -205,8 +205,6 @@ def test_noise_streams_stay_aligned_whatever_the_shifts(name, shift):
 
 
 # ---------------------------------------------------------------------- on demand
-# The oracle is memoryless: the present command tells it nothing about what a late one does.
-BEYOND_THE_ORACLE = {'outside/quad_delay'}
 LIVES = [
     *robot_names(),
     *(
@@ -235,7 +233,7 @@ def test_every_shift_matters_and_can_be_mastered(name):
     print(f'\n{name}: regime frozen oracle')
     for (regime, _), f, o in zip(life.phases, frozen, oracle, strict=True):
         print(f'  {regime} {f:.2f} {o:.2f}')
-        if life.regimes[regime] and name not in BEYOND_THE_ORACLE:
+        if life.regimes[regime]:
             assert o >= f + 0.1
         if name == 'diffdrive':
             assert o >= 0.8
