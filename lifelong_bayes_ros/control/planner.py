@@ -20,6 +20,7 @@ from .noise import autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
 
+VAST = 1e6  # variance of what is not known at all
 RED = 2.0  # exponent of iCEM's noise where the robot file gives none
 
 
@@ -171,7 +172,9 @@ class Planner:
         """Variance of the noise gathered along the last plan [h, ds]."""
         plan = self.optimizer.plan
         states = self.rollout.run(self.rollout.weights(belief.theta), x, plan[None], past)[0]
-        return noise_along(self.dynamics, belief, x, states.astype(float), plan)
+        noise = noise_along(self.dynamics, belief, x, states.astype(float), plan)
+        # Of a plan that runs away there is no variance; the search must go on.
+        return np.nan_to_num(noise, nan=VAST, posinf=VAST)
 
     def _shift(self, stamp_ns: int) -> None:
         """Move the last plan on by the steps that have passed."""
