@@ -213,7 +213,7 @@ def test_a_new_regime_does_not_unlearn_the_old_one(pupil, tmp_path):
         lost.observe(choice)
     assert error(kept, held_out) < 1.5 * fresh
     assert error(lost, held_out) > 3 * fresh
-    assert error(kept, now) < 0.3 * np.mean([np.square(c.plan) for c in now])
+    assert error(kept, now) < 0.5 * np.mean([np.square(c.plan) for c in now])
 
 
 def test_choices_of_a_regime_that_is_found_out_are_its_own():

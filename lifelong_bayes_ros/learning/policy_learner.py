@@ -302,6 +302,8 @@ class PolicyLearner:
             prior=scaled,
             betas=(0.9, 0.999),
             generator=self.generator,
+            # The kernel draws ahead, with the settings of before: a resume could not repeat it.
+            use_kernel=False,
         )
         self._twin = self.optimizer.twin(self.network)
 
