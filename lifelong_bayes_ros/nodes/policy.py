@@ -265,7 +265,7 @@ class Policy(BaseNode):
             remarks.append(f'goal refused, the one before is kept: {self.refusal}')
         if recent['ticks'] > FEW and recent['late plans'] > MANY * recent['ticks']:
             share = recent['late plans'] / recent['ticks']
-            remarks.append(f'{share:.0%} of the plans come late: plan less, or more slowly')
+            remarks.append(f'acting on earlier plans: {share:.0%} come late; plan less')
         if remarks:
             return WARN, '; '.join(remarks), figures
         return OK, 'acting', figures
