@@ -56,6 +56,7 @@ class LearnerConfig:
     recall_nats: float = 2.0  # evidence over the live head that a recall needs, at an alarm
     recall_nats_after: float = 3.0  # in the steps after an event
     recall_nats_calm: float = 9.0  # at any other time, over 8 steps
+    recall_later: float = 2.0  # what a beginning after the change point costs, nats
     recall_nis: float = 2.5  # worst mean NIS of a regime worth recalling
     watch: int = 60  # steps after an event during which memory is consulted at every step
     soft_ratio: float = 2.2  # growth of the noise that shows a weak shift
@@ -515,8 +516,9 @@ class Learner:
         live = np.array([s.live for s in window])
         known = np.array([[s.stored[n] for n in names] for s in window])
         evidence, nis = known.transpose(2, 1, 0)  # [regimes, steps]
-        begins = max(min(latest, steps - 1), 1)
-        leads = np.cumsum((evidence - live)[:, ::-1], axis=1)[:, ::-1][:, :begins]
+        begins = max(min(latest, steps - 2), 1)
+        leads = np.cumsum((evidence - live)[:, ::-1], axis=1)[:, ::-1][:, :begins].copy()
+        leads[:, 1:] -= self.config.recall_later  # of several beginnings one is best by chance
         means = np.cumsum(nis[:, ::-1], axis=1)[:, ::-1] / np.arange(steps, 0, -1)
         first = np.argmax(leads, axis=1)
         rows = np.arange(len(names))
