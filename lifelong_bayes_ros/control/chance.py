@@ -71,8 +71,7 @@ class Chance:
         states = states[..., self.channels]
         mean = states.mean(axis=0)
         margin = quantile * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)
-        # Each limit for itself: where ignorance leaves no room between two, the middle is best.
-        sides = (mean + margin - high, low - mean + margin)
-        square = [lib.square(side.clip(min=0) / unit) for side in sides]
-        penalty = weight * sum(lib.sqrt(1 + s) - 1 for s in square)
+        # The worse of both: where ignorance leaves no room between them, the middle is best.
+        beyond = lib.maximum(mean + margin - high, low - mean + margin).clip(min=0)
+        penalty = weight * (lib.sqrt(1 + lib.square(beyond / unit)) - 1)
         return penalty.sum(axis=-1).mean(axis=-1)

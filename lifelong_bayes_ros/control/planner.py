@@ -43,13 +43,21 @@ class Planner:
     """
 
     def __init__(self, dynamics: Dynamics, seed: int = 0, device: str = 'cpu') -> None:
-        """`device`: of torch; on any but `cpu` plans are rolled out and weighed there."""
+        """Begin without a plan. On a `device` of torch other than `cpu` plans are weighed there.
+
+        Raises:
+            UserError: torch cannot use the device.
+        """
         self.spec = dynamics.spec
         self.settings = self.spec.planner
         self.beta = self.settings.beta
         self.max_belief_age = 1.0  # s after which a belief is as good as none
         on_torch = device != 'cpu' or self.settings.engine == 'torch'
         self._device = device if on_torch else None
+        if on_torch:
+            from .torch_rollout import torch_device
+
+            torch_device(device)  # refuses what torch cannot use
         self.cost = Cost(self.spec, self._device)
         self.chance = Chance(self.spec)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.spec)

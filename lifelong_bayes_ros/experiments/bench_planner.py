@@ -214,7 +214,8 @@ class SimulatorPlanner:
         """States [n, h, ds] after each command of plans [n, h, da]."""
         robot, n = self.robot, len(plans)
         start = np.concatenate([[0.0], *robot.motion(np.asarray(x, float))])
-        held = np.repeat(plans.astype(float), robot.SUBSTEPS, axis=1)
+        held = np.zeros((n, plans.shape[1] * robot.SUBSTEPS, robot.model.nu))
+        held[..., : plans.shape[2]] = np.repeat(plans, robot.SUBSTEPS, axis=1)
         states, _ = rollout.rollout(robot.model, self._data, np.tile(start, (n, 1)), held)
         positions, speeds = np.split(
             states[:, robot.SUBSTEPS - 1 :: robot.SUBSTEPS, 1:], 2, axis=2
