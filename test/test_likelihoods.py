@@ -394,7 +394,7 @@ def test_old_labels_are_fitted_again_but_only_the_last_are_kept():
 
 
 # ---------------------------------------------------------------------- outcomes of a robot
-TABLE, WALL = 'table', 'wall'
+TABLE, WALL = 'table', 'screen'
 
 
 def touching_arm() -> mujoco.MjModel:

@@ -144,7 +144,7 @@ def test_regime_probabilities_are_always_a_distribution(steps):
 
 
 def test_one_filter_step_is_bayes_rule_with_a_hazard():
-    regimes = RegimeFilter(0.1, {'nominal': 0.7, 'r1': 0.3, NEW: 0.0})
+    regimes = RegimeFilter(0.1, 0.0, {'nominal': 0.7, 'r1': 0.3, NEW: 0.0})
     regimes.update({'nominal': -1.0, 'r1': 0.5, NEW: 0.0})
     joint = (0.9 * np.array([0.7, 0.3, 0.0]) + 0.1 / 3) * np.exp([-1.0, 0.5, 0.0])
     np.testing.assert_allclose(list(regimes.probabilities.values()), joint / joint.sum())

@@ -95,8 +95,9 @@ class Safety:
         self._unsafe_ticks = 0
         target = np.asarray(wanted, float)
         self.interventions.update(k for k, v in self._limiter.changed(target).items() if v)
-        narrowed = np.clip(target, *self._operator)
-        self._note('range of the operator', narrowed, target)
+        possible = self._limiter.clipped(target)
+        narrowed = np.clip(possible, *self._operator)
+        self._note('range of the operator', narrowed, possible)
         target = self._within_authority(narrowed)
         low, high = self._limiter.window()
         target = np.clip(target, low, high)

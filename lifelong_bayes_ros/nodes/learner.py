@@ -131,7 +131,7 @@ class LearnerNode(BaseNode):
         }
         recently, self.lost_before = self.lost - self.lost_before, self.lost
         if self.unsaved:
-            return ERROR, self.unsaved, figures
+            return WARN, self.unsaved, figures
         if recently:
             return WARN, f'{recently} transitions were lost on the way just now', figures
         if learner.guarded:

@@ -42,7 +42,8 @@ class Player(BaseNode):
             *topics.state_topics(self.spec).values(),
             topics.command_topic(self.spec),
         ]
-        wanted = {t.name: t for t in known if t.node not in AGAIN and t != topics.DIAGNOSTICS}
+        unheard = [topics.DIAGNOSTICS] + [topics.CHOICE] * (not self.spec.policy.used)
+        wanted = {t.name: t for t in known if t.node not in AGAIN and t not in unheard}
         self.outputs = {}
         for connection in self.reader.connections:
             # Recorded under whatever namespace; played in this one.

@@ -10,7 +10,7 @@ from .command import TRAJECTORY
 from .messages import JOINT_STATE, ODOMETRY, POSE
 from .spec import RobotSpec
 
-SENSOR_QOS = 'best effort, volatile, keep last 10'
+SENSOR_QOS = 'best effort, volatile, keep last 200'
 COMMAND_QOS = 'reliable, volatile, keep last 1'
 GOAL_QOS = 'reliable, volatile, keep last 10'
 RATES = {  # field of a position: the fields of its source that can be its derivative
