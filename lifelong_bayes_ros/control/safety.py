@@ -95,7 +95,7 @@ class Safety:
         self._unsafe_ticks = 0
         target = np.asarray(wanted, float)
         self.interventions.update(k for k, v in self._limiter.changed(target).items() if v)
-        possible = self._limiter.clipped(target)
+        possible = np.clip(target, self._limiter.low, self._limiter.high)
         narrowed = np.clip(possible, *self._operator)
         self._note('range of the operator', narrowed, possible)
         target = self._within_authority(narrowed)

@@ -27,7 +27,7 @@ from ..learning.saver import Saved, Saver
 from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
 from . import topics
-from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
+from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .codecs import (
     bytes_to_msg,
     choice_from_msg,
