@@ -23,7 +23,7 @@ from lifelong_bayes_ros.learning.transport import Transport, carry_prior, fit, r
 from lifelong_bayes_ros.memory.reservoir import Sample
 from plants import HOME, QUAD, gaussian, linear_samples, observe, random_dynamics, stream
 
-DRAG = [{'quadratic_drag': {'coefficient': 1.2}}]
+DRAG = [{'quadratic_drag': {'coefficient': 2.4}}]
 FAST = LearnerConfig(trunk_every=200, trunk_window=400, trunk_steps=5)
 LIFE = stream(HOME, 100, 0) + stream(DRAG, 1500, 1, 100)[:700]
 

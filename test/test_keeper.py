@@ -424,8 +424,8 @@ def test_names_and_notes_outlive_merging_saving_and_forgetting(tmp_path):
     assert again.library.notes == {'worn': 'note on worn', 'gust': 'note on gust'}
     forget(again, 0)  # home
     assert again.library.notes == {'worn': 'note on worn', 'gust': 'note on gust'}
-    done = forget(again, 1 + merged.offset)  # all that `gust` knows
-    assert done.dropped == ['gust']
+    done = [forget(again, episode + merged.offset) for episode in (0, 1)]  # all `gust` knows
+    assert 'gust' in [name for d in done for name in d.dropped]
     assert again.library.notes == {'worn': 'note on worn'}
 
 

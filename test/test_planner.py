@@ -252,9 +252,9 @@ def test_proposals_take_part_and_the_number_of_candidates_can_be_chosen(tiny_pri
     monkeypatch.setattr(planner.rollout, 'run', lambda *a: seen.append(a[2]) or run(*a))
     wild = np.full_like(good, 99.0)
     few = plan(planner, belief, candidates=10, proposals=np.stack([good, wild]))
-    assert len(seen[0]) == 12
-    np.testing.assert_array_equal(seen[0][10], good)
-    assert (seen[0][11] == 12.0).all()  # within the limits
+    assert len(seen[0]) == 10
+    np.testing.assert_array_equal(seen[0][8], good)
+    assert (seen[0][9] == 12.0).all()  # within the limits
     alone = plan(planner_with(dynamics), belief, candidates=10)
     distance = [np.abs(p.actions - good).mean() for p in (few, alone)]
     assert distance[0] < 0.5 * distance[1]
