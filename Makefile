@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## a robot learns, forgets nothing and says when it is unsure
 	$(BIN)/lifelong-bayes demo $(ARGS)
 
 test: lint ## style and every test
-	$(BIN)/python -m pytest test $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile test $(ARGS)
 
 test-kilted: build/kilted.txt ## the tests of the nodes on ROS 2 Kilted, in .venv-kilted
 	$(MAKE) venv VENV=.venv-kilted EXTRAS=sim,test WHEELS='-r test/kilted.txt' PINS=$<

@@ -79,6 +79,7 @@ setup(
         'ray': ['ray>=2.9,<3'],
         'test': [
             'pytest>=7',
+            'pytest-xdist>=3',
             'hypothesis>=6',
             'ruff>=0.17',
             'ivon-opt>=0.1.3',
