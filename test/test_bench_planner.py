@@ -12,12 +12,12 @@ from lifelong_bayes_ros.experiments.bench_risk import MEAN, RISK, RiskUnit
 from lifelong_bayes_ros.robot.spec import load_robot
 
 
-@pytest.mark.parametrize('name', ['arm', 'diffdrive'])
+@pytest.mark.parametrize('name', sim.robot_names())
 def test_planning_through_mujoco_is_planning_through_the_plant(name):
     robot, rng = sim.make(name), np.random.default_rng(0)
     planner = bench_planner.SimulatorPlanner(load_robot(name), robot, 0)
     x = robot.sample_states(rng, 1)[0]
-    plans = rng.uniform(-5, 5, (3, 4, 2)).astype(np.float32)
+    plans = robot.sample_actions(rng, 12).reshape(3, 4, -1).astype(np.float32)
     states, now = planner.states(x, plans), np.tile(x, (3, 1))
     for h in range(4):
         command = plans[:, h].astype(float)

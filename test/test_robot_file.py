@@ -357,6 +357,7 @@ def test_names_are_as_ros_lists_them():
     for namespace in ('lifelong', '/lifelong', '/lifelong/'):
         found = [c.topic for c in connections(spec, namespace)]
         assert found == [
-            '/joint_states', '/hook/angle', '/lifelong/goal', '/trolley_controller/commands',
+            '/joint_states', '/hook/angle', '/joint_states', '/hook/load',
+            '/lifelong/goal', '/trolley_controller/commands',
         ]  # fmt: skip
-    assert connections(spec, '/')[2].topic == '/goal'
+    assert connections(spec, '/')[4].topic == '/goal'

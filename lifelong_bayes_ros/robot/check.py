@@ -50,6 +50,17 @@ def connections(spec: RobotSpec, namespace: str) -> list[Connection]:
         )
         for name, source in spec.sources.items()
     ]
+    found += [
+        Connection(
+            'subscribe',
+            f'outcome {name}',
+            full_name(outcome.topic, namespace),
+            outcome.type,
+            SENSOR_QOS,
+            None,
+        )
+        for name, outcome in spec.outcomes.items()
+    ]
     if spec.goal_input is not None:
         topic = full_name(spec.goal_input.topic, namespace)
         found.append(Connection('subscribe', 'goal', topic, spec.goal_input.type, GOAL_QOS, None))
