@@ -269,4 +269,4 @@ def test_a_bag_without_a_learner_has_no_page(recorded, tiny_prior, tmp_path, cap
     bag = tmp_path / 'bag'
     write_bag(bag, tiny_prior, recorded.tape, None)
     assert cli.main(['report', str(bag)]) == 2
-    assert 'no topic `learner_state`' in capsys.readouterr().err
+    assert 'no topic `learner_state`' in ' '.join(capsys.readouterr().err.split())

@@ -100,11 +100,13 @@ def draw_story(story: Story) -> plt.Figure:
     axes[0].set(ylim=(0, 1), ylabel='ignorance\n(share of variance)')
     axes[1].semilogy(seconds, np.maximum(story.nis, 0.05), color='#444444', lw=0.7)
     axes[1].axhline(1, color='#8d99ae', lw=0.8)
-    axes[1].set(ylim=(0.05, 200), ylabel='surprise\n(1 = as expected)')
+    axes[1].set(ylim=(0.05, 2000), ylabel='surprise\n(1 = as expected)')
     told = [e for e in story.events if e['event'] in CONSIDERED]
     for number, kind in enumerate(dict.fromkeys(e['event'] for e in told)):
         at = [(e['stamp_ns'] - story.stamps[0]) * 1e-9 for e in told if e['event'] == kind]
-        axes[1].plot(at, np.full(len(at), 80.0), 'vosDPX^'[number % 7], label=kind, ms=6, ls='')
+        # One below the other: a recall may follow a shift at the next step.
+        height = np.full(len(at), 1000 / 2.5 ** (number % 4))
+        axes[1].plot(at, height, 'vosDPX^'[number % 7], label=kind, ms=6, ls='')
     if told:
         axes[1].legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     names = list(dict.fromkeys(n for known in story.regimes for n in known))
@@ -243,6 +245,8 @@ def _detail(event: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ', '.join(f'{k} {_plain(v)}' for k, v in value.items()) or 'none'
+    if isinstance(value, list):
+        return ' + '.join(_plain(v) for v in value) or 'none'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
