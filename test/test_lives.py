@@ -41,6 +41,7 @@ robot: quad
 regimes: {A: [], B: [{actuator_gain: {actuator: left, factor: 0.6}}]}
 phases: [[A, 30], [B, 40], [A, 30]]
 """
+PATIENCE = 240.0  # s: only for what never comes, however busy the machine
 TIMES = ('plan_seconds', 'learn_seconds', 'learn_cpu', 'background_cpu')
 
 
@@ -156,7 +157,12 @@ def test_a_unit_gives_the_same_wherever_it_runs(swept):
 def test_a_ray_cluster_gives_the_same(swept, life_file):
     pytest.importorskip('ray')
     report, _ = swept
-    cluster, _ = sweep_of(life_file, ray='local')
+    try:
+        cluster, _ = sweep_of(life_file, ray='local')
+    except UserError as error:
+        if 'timed out during startup' not in str(error):
+            raise
+        pytest.skip(str(error))  # Ray gives itself 30 s, too few on a busy machine
     assert timeless(cluster) == timeless(report)
 
 
@@ -173,6 +179,17 @@ def test_a_cluster_that_does_not_answer_is_a_mistake_told_at_once(address, capsy
         sweep.connect(address)
 
 
+def test_a_cluster_that_does_not_start_is_a_mistake_told(monkeypatch):
+    ray = pytest.importorskip('ray')
+
+    def too_slow(*_, **__):
+        raise Exception('The current node timed out during startup.')
+
+    monkeypatch.setattr(ray, 'init', too_slow)
+    with pytest.raises(UserError, match=r'timed out during startup\.\); try again'):
+        sweep.connect('local')
+
+
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_an_end_by_force_loses_only_what_was_running(how, cache, life_file, tmp_path):
     out = tmp_path / 'out'
@@ -186,10 +203,10 @@ def test_an_end_by_force_loses_only_what_was_running(how, cache, life_file, tmp_
         # Whatever runs the tests in the background may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_until(lambda: out.is_dir() and units_in(out))
+    wait_until(lambda: (out.is_dir() and units_in(out)) or process.poll() is not None)
     workers = children(process.pid)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert not list(out.rglob('.*'))  # nothing half-written
     wait_until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers))
     kept = units_in(out)
@@ -211,7 +228,7 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in found]
 
 
-def wait_until(holds, seconds: float = 30.0) -> None:
+def wait_until(holds, seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, 'it did not come to pass'

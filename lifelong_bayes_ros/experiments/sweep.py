@@ -195,11 +195,12 @@ def connect(address: str) -> Any:
         if colon:  # where nothing listens Ray would go on trying for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f'--ray {address}: no Ray cluster answers ({str(error).strip().splitlines()[0]}); '
-            'start one with `ray start --head`, or give `local`'
-        ) from None
+    except Exception as error:  # a bare one if a cluster of its own does not start in time
+        mend = 'start one with `ray start --head`, or give `local`'
+        if address == 'local':
+            mend = 'try again when this machine is less busy, or do without --ray'
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f'--ray {address}: no Ray cluster answers ({said}); {mend}') from None
     return ray
 
 
