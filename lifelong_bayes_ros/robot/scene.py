@@ -82,7 +82,9 @@ def body(spec: RobotSpec, x: np.ndarray) -> list[Shape]:
     if spec.view.model is not None:
         model = mjcf.load_model(spec.view.model)
         poses = model.poses(joint_values(spec, x))
-        shapes = [s for part in model.shapes for s in _part(model, part, poses)]
+        # What stands in the world, a floor or a wall, is not the robot.
+        parts = [part for part in model.shapes if part.body >= 0]
+        shapes = [s for part in parts for s in _part(model, part, poses)]
         if shapes:
             if spec.view.kind == 'vehicle':  # round ones do not show where their nose is
                 shapes.append(_nose(spec, x))
