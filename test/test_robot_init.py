@@ -211,7 +211,7 @@ def test_from_a_bag_to_a_file_that_the_check_accepts(tmp_path, capsys):
 
 def test_bags_that_hold_no_robot_are_told(tmp_path, capsys):
     assert cli.main(['robot', 'init', '--from-bag', str(tmp_path / 'none')]) == 2
-    assert 'no such bag' in capsys.readouterr().err
+    assert 'no such bag' in ' '.join(capsys.readouterr().err.split())
     note = seen('/chatter', 'std_msgs/msg/String', [make('std_msgs/msg/String', data='hi')])
     write_bag(tmp_path / 'bag', [note])
     out = tmp_path / 'x.yaml'
