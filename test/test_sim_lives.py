@@ -134,7 +134,8 @@ def test_samples_cover_the_task_and_well_beyond(name):
     for column in place.T:
         assert np.histogram(column, 10, (0, 1))[0].min() > 0.03 * len(column)
     near = np.abs(actions - spec.neutral) < 0.3 * spec.action_half_range
-    assert near.all(axis=1).mean() > 1.5 * 0.3 ** len(spec.action)  # more than if uniform
+    # More than if all were uniform: 0.09 with two actions, and hardly any with six.
+    assert near.all(axis=1).mean() > min(0.2, 2.3 * 0.3 ** len(spec.action))
 
 
 def test_the_quads_samples_are_tilted_but_not_turned_over():
