@@ -10,6 +10,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('mujoco')
 
 from lifelong_bayes_ros import cli
+from lifelong_bayes_ros.control import choice_wire
 from lifelong_bayes_ros.control.policy_posterior import Senses
 from lifelong_bayes_ros.experiments.agents import LearningAgent
 from lifelong_bayes_ros.experiments.bag import open_bag
@@ -62,14 +63,17 @@ def test_choices_are_learned_and_the_posterior_that_comes_of_them_is_used(tiny_p
     trace = run_life(spec, load_life(paths['life.yaml']), agent, seed=0)
     with open_bag(tmp_path / 'bag') as bag:
         truth = [json.loads(m.data)['score'] for _, m in bag.messages('sim_robot/regime')]
-        choices = len(list(bag.messages('choice')))
+        senses = Senses(prior.dynamics)
+        choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
     assert truth == trace.score  # also after the posterior has begun to seed the planner
-    assert choices in (STEPS, STEPS + 1)  # the state after the last step may be answered, too
+    assert len(choices) in (STEPS, STEPS + 1)  # the state after the last step may be answered, too
     assert agent.controller.adviser.posterior.version >= 64  # it has learned
 
-    kept = load_policy(paths['state'], Senses(prior.dynamics))
+    for choice in choices[STEPS:]:
+        agent.policy.offer(choice)
+    kept = load_policy(paths['state'], senses)
     mine = agent.policy.ask(lambda learner: learner.posterior())
-    if kept.stamp_ns == agent.policy.ask(lambda learner: learner.stamp_ns):
+    if kept.stamp_ns == mine.stamp_ns:  # else the recorder ended before the learner
         assert encode_policy(kept.posterior(), '') == encode_policy(mine, '')
     arguments = [str(tmp_path / 'bag'), '--state', str(tmp_path / 'again'), '--json']
     assert cli.main(['learn-policy', *arguments]) == 0  # 1: not equal to what was recorded
