@@ -149,7 +149,7 @@ def test_a_fan_rolls_out_every_posterior_draw(robot):
     x, _, past = random_step(dynamics, rng)
     actions = np.float32(rng.uniform(spec.action_low, spec.action_high, (5, len(spec.action))))
     fan = Rollout(dynamics).fan(belief, x, actions, past)
-    expected = [step_by_step(dynamics, belief.draw(e), x, actions, past) for e in range(4)]
+    expected = [step_by_step(dynamics, d, x, actions, past) for d in belief.draws(4)]
     np.testing.assert_allclose(fan, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
     assert np.std(fan, axis=0).min() > 0
 

@@ -250,7 +250,7 @@ def test_draws_of_a_belief_are_its_mean_plus_its_factor():
     rng = np.random.default_rng(10)
     theta, factor = rng.normal(size=5).astype(np.float32), rng.normal(size=(5, 16))
     belief = some_belief(theta, factor.astype(np.float32))
-    draws = np.array([belief.draw(i) for i in range(16)])
+    draws = belief.draws(16)
     covariance = (draws - theta).T @ (draws - theta) / 16
     np.testing.assert_allclose(covariance, factor @ factor.T, rtol=1e-4, atol=1e-4)
 

@@ -153,8 +153,8 @@ def test_all_engines_roll_out_the_dynamics_step_by_step(robot, width):
     mean = np.array([step_by_step(dynamics, belief.theta, x, a, past) for a in actions])
     drawn = np.array(
         [
-            [step_by_step(dynamics, belief.draw(e), x, a, past) for a in actions[:6]]
-            for e in range(3)
+            [step_by_step(dynamics, theta, x, a, past) for a in actions[:6]]
+            for theta in belief.draws(3)
         ]
     )
     for rollout in rollouts(dynamics):
@@ -279,12 +279,12 @@ def test_cost_through_all_draws_is_their_mean_and_beta_deviations(tiny_prior):
     each = np.array(
         [
             cost(
-                rollout.run(rollout.weights(belief.draw(e)), start(0), plans, past),
+                rollout.run(rollout.weights(theta), start(0), plans, past),
                 plans,
                 past[0].astype(np.float32),
                 target,
             )
-            for e in range(4)
+            for theta in belief.draws(4)
         ]
     )
     planner = planner_with(dynamics, through='all', draws=4)
@@ -441,5 +441,5 @@ def test_planner_settings_that_cannot_be_are_refused(planner, words):
 @pytest.mark.parametrize('robot', ['quad', 'arm', 'diffdrive', 'cartpole'])
 def test_a_shipped_robot_plans_as_before(robot):
     settings = load_robot(robot).planner
-    assert (settings.optimizer, settings.through, settings.engine) == ('mppi', 'mean', 'numpy')
+    assert (settings.optimizer, settings.through, settings.engine) == ('mppi', 'mean', 'native')
     assert not load_robot(robot).cost.chance and not settings.beta

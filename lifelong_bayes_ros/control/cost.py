@@ -30,7 +30,7 @@ class Cost:
         damping = np.zeros(ds, np.float32)
         for name, weight in spec.cost.state.items():
             damping[names.index(name)] = weight
-        self._damping = self.array(damping)
+        self._damping = self.array(damping) if damping.any() else None
         infinity = np.float32(np.inf)
         bounded = [c.low is not None or c.high is not None for c in spec.state]
         self._bounded = np.flatnonzero(bounded).tolist()
@@ -67,21 +67,39 @@ class Cost:
             target: target states [h, ds].
         """
         lib, spec = self.lib, self.spec
+        steps = states.shape[-2]
+        equal = np.full((steps, 1), 1 / steps, np.float32)
+        to_end = equal.copy()
+        to_end[-1] *= spec.cost.terminal
         error = states - target
         if self._angles:
             wrapped = error[..., self._angles]
             error[..., self._angles] = wrapped - 2 * np.pi * lib.round(wrapped / (2 * np.pi))
-        square = error * error
-        step = square @ self._weights
-        step += (states * states) @ self._damping
+        total = self._squares(error, self._weights, to_end)
+        if self._damping is not None:
+            total += self._squares(states, self._damping, to_end)
         if spec.cost.limit and self._bounded:
             at = states[..., self._bounded]
-            beyond = (at - self._high).clip(min=0) + (self._low - at).clip(min=0)
-            step += spec.cost.limit * lib.square(beyond).sum(axis=-1)
-        step[..., -1] *= spec.cost.terminal
+            beyond = at - lib.clip(at, self._low, self._high)
+            total += self._squares(beyond, self._ones(beyond) * spec.cost.limit, to_end)
         u = (actions - self._neutral) / self._half
         before = lib.broadcast_to((previous - self._neutral) / self._half, u[:, :1].shape)
         change = u - lib.concatenate([before, u[:, :-1]], axis=1)
-        step += spec.cost.action * lib.square(u).sum(axis=-1)
-        step += spec.cost.action_rate * lib.square(change).sum(axis=-1)
-        return step.mean(axis=-1)
+        total += self._squares(u, self._ones(u) * spec.cost.action, equal)
+        total += self._squares(change, self._ones(u) * spec.cost.action_rate, equal)
+        return total
+
+    def _squares(self, values: Any, weights: Any, along: np.ndarray) -> Any:
+        """Σ weight · value² over the steps and channels of values [..., h, k], as one product.
+
+        Args:
+            values: what is squared.
+            weights: of channels [k].
+            along: of steps [h, 1].
+        """
+        return self.lib.square(values).reshape(*values.shape[:-2], -1) @ (
+            self.array(along) * weights
+        ).reshape(-1)
+
+    def _ones(self, values: Any) -> Any:
+        return self.array(np.ones(values.shape[-1], np.float32))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -57,12 +58,6 @@ class Model(ctypes.Structure):
     ]
 
 
-class Draw(ctypes.Structure):
-    """Addresses of one draw's weights; see rollout.c."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ('head', 'gain', 'bias', 'delay')]
-
-
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled rollout, or None where it cannot be built."""
@@ -71,9 +66,10 @@ def load() -> ctypes.CDLL | None:
         library.rollout_scratch.restype = ctypes.c_int64
         library.rollout.restype = None
         library.rollout.argtypes = [
+            *[ctypes.c_void_p] * 2,
+            ctypes.c_int64,
             *[ctypes.c_void_p] * 6,
             ctypes.c_int64,
-            ctypes.c_void_p,
             ctypes.c_void_p,
         ]
     return library
@@ -127,62 +123,67 @@ class NativeRollout(Rollout):
     ) -> np.ndarray:
         n = len(actions)
         if weights[0].ndim == 2:
-            return self._run([(weights, np.arange(n))], x, actions, past, (n,))[0]
-        parts = [(tuple(w[i] for w in weights), np.array([i])) for i in range(n)]
-        return self._run(parts, x, actions, past, (n,))[0]
+            stacked = tuple(w[None] for w in weights)
+            return self._run(stacked, [np.arange(n)], x, actions, past)[0]
+        return self._run(weights, np.arange(n)[:, None], x, actions, past)[0]
 
     def run_shared(
         self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray
     ) -> np.ndarray:
         count, n = len(draws[0]), len(actions)
-        parts = [(tuple(w[e] for w in draws), np.arange(e, n, count)) for e in range(count)]
-        return self._run(parts, x, actions, past, (n,))[0]
+        turns = [np.arange(e, n, count) for e in range(count)]
+        return self._run(draws, turns, x, actions, past)[0]
 
     def run_all(
         self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray
     ) -> np.ndarray:
-        count, n = len(draws[0]), len(actions)
-        parts = [(tuple(w[e] for w in draws), np.arange(n)) for e in range(count)]
-        return self._run(parts, x, actions, past, (n,) * count)
+        each = [np.arange(len(actions))] * len(draws[0])
+        return self._run(draws, each, x, actions, past, apart=True)
 
     def _run(
         self,
-        parts: list[tuple[Weights, np.ndarray]],
+        draws: Weights,
+        taken: Sequence[np.ndarray],
         x: np.ndarray,
         actions: np.ndarray,
         past: np.ndarray,
-        layers: tuple[int, ...],
+        apart: bool = False,
     ) -> np.ndarray:
-        """States [len(layers), n, h, ds]; each part is a draw and the plans that are its."""
-        library, model = load(), self._model
+        """States [layers, n, h, ds] of plans [n, h, da], of which each draw has `taken` some.
+
+        The draws share one layer, or have one each if they are kept apart.
+        """
+        model, count = self._model, len(draws[0])
         n, model.horizon, _ = actions.shape
-        actions = np.ascontiguousarray(actions, np.float32)
-        start = np.ascontiguousarray(x, np.float32)
-        before = np.ascontiguousarray(past, np.float32)
-        states = np.empty((len(layers), n, model.horizon, len(start)), np.float32)
-        for layer, ((head, *other), rows) in enumerate(parts):
-            head = self._spread_out(head)
-            other = [np.ascontiguousarray(o, np.float32) for o in other]
-            rows = np.ascontiguousarray(rows, np.int32)
-            draw = Draw(head.ctypes.data, *(o.ctypes.data for o in other))
-            target = states[layer if len(layers) > 1 else 0]
-            library.rollout(
-                ctypes.addressof(model),
-                ctypes.addressof(draw),
-                start.ctypes.data,
-                before.ctypes.data,
-                actions.ctypes.data,
-                rows.ctypes.data,
-                len(rows),
-                target.ctypes.data,
-                self._scratch.ctypes.data,
-            )
+        # Named, so that they outlive the call that is given their addresses.
+        head, *other = (np.ascontiguousarray(w, np.float32) for w in draws)
+        head = self._spread_out(head)
+        start, before, plans = (np.ascontiguousarray(a, np.float32) for a in (x, past, actions))
+        rows = np.concatenate(taken).astype(np.int32)
+        ends = np.cumsum([len(t) for t in taken], dtype=np.int64)
+        states = np.empty((count if apart else 1, n, model.horizon, len(start)), np.float32)
+        addresses = [w.ctypes.data + w.strides[0] * np.arange(count) for w in (head, *other)]
+        table = np.ascontiguousarray(np.stack(addresses, axis=1), np.uintp)
+        load().rollout(
+            ctypes.addressof(model),
+            table.ctypes.data,
+            count,
+            start.ctypes.data,
+            before.ctypes.data,
+            plans.ctypes.data,
+            rows.ctypes.data,
+            ends.ctypes.data,
+            states.ctypes.data,
+            states[0].size if apart else 0,
+            self._scratch.ctypes.data,
+        )
         return states
 
     def _spread_out(self, head: np.ndarray) -> np.ndarray:
-        """A head [nf, ds] with zeros for the units and outputs that only fill up."""
-        rows, ds = head.shape
-        wide = np.zeros((rows + self._hidden - self._width, self._outputs), np.float32)
-        wide[: self._width, :ds] = head[: self._width]
-        wide[self._hidden :, :ds] = head[self._width :]
+        """Heads [..., nf, ds] with zeros for the units and outputs that only fill up."""
+        rows, ds = head.shape[-2:]
+        size = rows + self._hidden - self._width, self._outputs
+        wide = np.zeros((*head.shape[:-2], *size), np.float32)
+        wide[..., : self._width, :ds] = head[..., : self._width, :]
+        wide[..., self._hidden :, :ds] = head[..., self._width :, :]
         return wide

@@ -9,12 +9,13 @@ def autoregressive(
     rng: np.random.Generator, shape: tuple[int, int, int], keep: float
 ) -> np.ndarray:
     """Noise [n, h, da] of which each step keeps a share of the one before, float32."""
-    noise = rng.standard_normal(shape, np.float32)
-    keep = np.float32(keep)
-    fresh = np.float32(np.sqrt(1 - keep**2))
-    for h in range(1, shape[1]):
-        noise[:, h] = keep * noise[:, h - 1] + fresh * noise[:, h]
-    return noise
+    n, steps, da = shape
+    lag = np.subtract.outer(np.arange(steps), np.arange(steps))
+    taken = np.where(lag >= 0, keep ** np.abs(lag), 0.0)
+    taken[:, 1:] *= np.sqrt(1 - keep**2)
+    fresh = rng.standard_normal((steps, n * da), np.float32)
+    noise = (taken.astype(np.float32) @ fresh).reshape(steps, n, da)
+    return np.ascontiguousarray(noise.swapaxes(0, 1))
 
 
 def coloured(rng: np.random.Generator, shape: tuple[int, int, int], exponent: float) -> np.ndarray:

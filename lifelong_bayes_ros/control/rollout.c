@@ -213,7 +213,7 @@ int64_t rollout_scratch(const model *m)
 }
 
 /* States [..][horizon][state] of the plans `rows` [count] among actions [..][horizon][action]. */
-void rollout(const model *m, const draw *d, const float *start, const float *past,
+static void roll(const model *m, const draw *d, const float *start, const float *past,
              const float *actions, const int32_t *rows, int64_t count, float *states, char *scratch)
 {
     int inputs = m->values + 2 * m->angles + m->action, da = m->action, ds = m->state;
@@ -256,4 +256,14 @@ void rollout(const model *m, const draw *d, const float *start, const float *pas
                     states[((int64_t)rows[at + r] * m->horizon + h) * ds + i] = *lane(x, i, r);
         }
     }
+}
+
+/* Draw e rolls the plans rows[ends[e - 1]] to rows[ends[e] - 1] out, into states + e * apart. */
+void rollout(const model *m, const draw *draws, int64_t count, const float *start,
+             const float *past, const float *actions, const int32_t *rows, const int64_t *ends,
+             float *states, int64_t apart, char *scratch)
+{
+    for (int64_t e = 0, from = 0; e < count; from = ends[e++])
+        roll(m, draws + e, start, past, actions, rows + from, ends[e] - from, states + e * apart,
+             scratch);
 }

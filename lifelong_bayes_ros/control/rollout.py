@@ -23,9 +23,10 @@ class Rollout:
         self._half = dynamics.spec.action_half_range.astype(np.float32)
 
     def weights(self, theta: np.ndarray) -> Weights:
-        """θ [n] as (raw features to change of state [nf, ds], g [da], b [da], c [DELAYS])."""
+        """θ [..., n] as (raw features to change of state [..., nf, ds], g, b, c)."""
         w, g, b, c = self.dynamics.split(theta)
-        return self._whiten @ (w.T * self._scale), g, b * self._half, c
+        head = (w * self._scale[:, None]) @ self._whiten.T
+        return head.swapaxes(-1, -2), g, b * self._half, c
 
     def run(
         self,
@@ -62,9 +63,7 @@ class Rollout:
 
     def draws(self, belief: Belief, count: int) -> Weights:
         """Weights of up to `count` posterior draws, stacked along a leading axis."""
-        members = min(belief.factor.shape[1], count)
-        parts = [self.weights(belief.draw(e)) for e in range(members)]
-        return tuple(np.stack(p) for p in zip(*parts, strict=True))
+        return self.weights(belief.draws(count))
 
     def run_shared(
         self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray

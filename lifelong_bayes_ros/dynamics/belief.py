@@ -38,9 +38,10 @@ class Belief:
         p = p[p > 0]
         return float(-(p * np.log(p)).sum())
 
-    def draw(self, member: int) -> np.ndarray:
-        """One posterior draw of θ [n]."""
-        return self.theta + np.sqrt(np.float32(self.factor.shape[1])) * self.factor[:, member]
+    def draws(self, count: int) -> np.ndarray:
+        """Up to `count` posterior draws of θ [count, n]."""
+        deviations = self.factor[:, :count].T
+        return self.theta + np.sqrt(np.float32(self.factor.shape[1])) * deviations
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,10 @@ class Dynamics:
         return np.tile(self.spec.neutral, (DELAYS, 1))
 
     def split(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """θ [n] as W [ds, nf], g [da], b [da], c [DELAYS]."""
-        ds, nf = self.nominal.shape
-        da = len(self.spec.action)
-        w, g, b, c = np.split(theta, np.cumsum([ds * nf, da, da]))
-        return w.reshape(ds, nf), g, b, c
+        """θ [..., n] as W [..., ds, nf], g [..., da], b [..., da], c [..., DELAYS]."""
+        at, da = self.nominal.size, len(self.spec.action)
+        w = theta[..., :at].reshape(*theta.shape[:-1], *self.nominal.shape)
+        return w, theta[..., at : at + da], theta[..., at + da : -DELAYS], theta[..., -DELAYS:]
 
     def target(self, x: np.ndarray, x_next: np.ndarray) -> np.ndarray:
         """Output y [..., ds] of steps from x to x_next."""

@@ -109,7 +109,7 @@ class Planning(Section):
     factor 1 + `careful`. The noise of candidates is autoregressive (`correlation`), or has a power
     that falls as frequency^−`colour`. `temperature` is MPPI's; `elites`, the share of them to
     `keep`, the factor by which each iteration's candidates `shrink`, and `momentum` are iCEM's.
-    The `engine` rolls out with numpy, compiled C (`native`) or torch.
+    The `engine` rolls out in compiled C (`native`; without a C compiler in numpy), numpy or torch.
     """
 
     optimizer: Literal['mppi', 'icem'] = 'mppi'
@@ -117,7 +117,7 @@ class Planning(Section):
     draws: Annotated[int, Field(ge=1)] = 8
     beta: NonNegative = 0.0
     careful: NonNegative = 1.0
-    engine: Literal['numpy', 'native', 'torch'] = 'numpy'
+    engine: Literal['native', 'numpy', 'torch'] = 'native'
 
     candidates: Annotated[int, Field(ge=2)] = 192
     horizon: Annotated[int, Field(ge=1)] = 20
