@@ -54,11 +54,11 @@ class PretrainConfig:
 
     width: int = 64
     regimes: int = 64
-    per_regime: int = 600
+    per_regime: int = 2400
     nominal: int = 10_000
     steps: int = 4000
     batch: int = 16  # per regime
-    lr: float = 3e-3
+    lr: float = 6e-3
     family: int = 60
     per_family: int = 700
     family_scale: float = 0.1
