@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros.dynamics import hypotheses as module
+from lifelong_bayes_ros.dynamics.curves import FACTORS, LEADS, Curves
 from lifelong_bayes_ros.dynamics.hypotheses import HypothesisFilter
 from lifelong_bayes_ros.dynamics.model import Dynamics, Hypotheses
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.learning.codec import decode_prior, encode_prior
-from lifelong_bayes_ros.learning.hypotheses import _sets
+from lifelong_bayes_ros.learning.hypotheses import _family, _sets
 from lifelong_bayes_ros.learning.learner import Learner, student_quantile
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from plants import HOME, LOSS, random_dynamics, random_step, stream, tiny_prior
@@ -32,7 +34,7 @@ def random_hypotheses(dynamics: Dynamics, rng: np.random.Generator, rank: int = 
     changed = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], bool)
     basis = 0.1 * rng.normal(size=(4, dynamics.size, rank)).astype(np.float32)
     basis[0] = 0
-    return Hypotheses(('this', 'that'), changed, basis)
+    return Hypotheses(('this', 'that'), changed, basis, Curves.flat(4, rank))
 
 
 def steps_of(
@@ -99,6 +101,76 @@ def test_memory_weighs_hypotheses_by_their_marginal_likelihood(
         log.append(prior + module.EVIDENCE_TEMPER * evidence)
     expected = np.exp(np.array(log) - max(log))
     np.testing.assert_allclose(memory.weights, expected / expected.sum(), rtol=1e-3)
+
+
+def some_curves(rng: np.random.Generator, count: int, latents: int, rank: int) -> Curves:
+    reach = np.full((count, LEADS), 2.0)
+    straight = rng.normal(size=(count, latents, rank))
+    bent = np.zeros((count, len(FACTORS), rank))
+    absent = range(latents, LEADS)
+    there = ~np.isin(FACTORS, absent).any(axis=1)
+    bent[:, there] = 0.2 * rng.normal(size=(count, there.sum(), rank))
+    return Curves(straight, bent, -reach, reach)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.floats(0.1, 3.0))
+def test_slopes_are_those_of_the_coefficients(seed: int, latents: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    curves = some_curves(rng, 3, latents, 4)
+    z, h = size * rng.normal(size=(3, latents)), 1e-6
+    z[np.abs(np.abs(z) - 2.0) < 1e-3] = 0.5  # at the end of its reach a curve has two slopes
+    slopes = curves.slopes(z)
+    for k in range(latents):
+        step = h * np.eye(latents)[k]
+        change = (curves.coefficients(z + step) - curves.coefficients(z - step)) / (2 * h)
+        np.testing.assert_allclose(slopes[:, k], change, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bent_family_is_learned_as_by_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'WALK', 0.0)
+    monkeypatch.setattr(module, 'HOPELESS', np.inf)
+    rng = np.random.default_rng(4)
+    dynamics = random_dynamics()
+    noise = np.full(len(dynamics.scale), 1e-3)
+    hypotheses = replace(random_hypotheses(dynamics, rng), curves=some_curves(rng, 4, 2, 3))
+    true = np.array([0.9, -0.7])
+    theta = dynamics.nominal_theta
+    theta = theta + hypotheses.basis[1] @ hypotheses.curves.coefficients(np.tile(true, (4, 1)))[1]
+    designs, targets = steps_of(dynamics, theta, noise, 200, rng)
+    one_by_one = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    for h, y in zip(designs, targets, strict=True):
+        one_by_one.update(h, y)
+    at_once = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    at_once.remember(designs, targets)
+
+    def left(z: np.ndarray) -> np.ndarray:
+        at = hypotheses.curves.coefficients(np.tile(z, (4, 1)))[1]
+        moved = dynamics.nominal_theta + hypotheses.basis[1] @ at
+        errors = [(y - h @ moved) / noise**0.5 for h, y in zip(designs, targets, strict=True)]
+        return np.concatenate([*errors, z])
+
+    z = scipy.optimize.least_squares(left, np.zeros(2)).x
+    np.testing.assert_allclose(z, true, atol=0.1)
+    np.testing.assert_allclose(at_once.z[1], z, atol=1e-3)
+    sd = np.sqrt(np.diag(one_by_one.covariance[1]))
+    assert (np.abs(one_by_one.z[1] - z) < 0.5 * sd).all()
+
+
+def test_a_curve_through_plants_is_told_by_one_latent() -> None:
+    rng = np.random.default_rng(5)
+    axes = rng.normal(size=(3, 2, 4))
+    mass = rng.uniform(0.1, 2.0, 33)
+    heads = np.einsum('nk,kif->nif', np.stack([mass, 0.2 * mass**2, 0.03 * mass**3], 1), axes)
+    noise = np.array([0.02, 0.01])
+    basis, curve = _family(heads[1:], noise, 8, 12)
+    assert curve.latents == 1
+    # A plant that it was not fitted on lies on it.
+    grid = np.linspace(-2, 2, 2001)[:, None]
+    coefficients = curve.pick(np.zeros(len(grid), int)).coefficients(grid)
+    moved = (coefficients @ basis[:8].T).reshape(-1, 2, 4)
+    apart = np.abs((moved - heads[0]) / np.sqrt(noise)[:, None]).max(axis=(1, 2))
+    assert apart.min() < 0.05 * np.abs(heads[0] / np.sqrt(noise)[:, None]).max()
 
 
 @settings(max_examples=25, deadline=None)
@@ -179,9 +251,8 @@ def test_back_home_it_is_the_nominal_model_again() -> None:
 
 def test_what_no_hypothesis_explains_is_left_to_the_live_head() -> None:
     prior = tiny_prior()
-    none = Hypotheses(
-        (), np.zeros((1, 0), bool), np.zeros((1, prior.dynamics.size, 1), np.float32)
-    )
+    nothing = np.zeros((1, prior.dynamics.size, 1), np.float32)
+    none = Hypotheses((), np.zeros((1, 0), bool), nothing, Curves.flat(1, 1))
     learner = Learner(replace(prior, hypotheses=none), seed=3)
     for transition in stream(HOME, 30, seed=5) + stream(LOSS, 80, seed=6, first=30):
         learner.observe(transition)
@@ -235,6 +306,9 @@ def test_a_prior_file_keeps_them() -> None:
     assert again is not None and prior.hypotheses is not None
     assert again.names == prior.hypotheses.names
     np.testing.assert_array_equal(again.basis, prior.hypotheses.basis)
+    for name in ('straight', 'bent', 'low', 'high'):
+        kept, had = getattr(again.curves, name), getattr(prior.hypotheses.curves, name)
+        np.testing.assert_array_equal(kept, had)
 
 
 def test_a_change_leaves_alone_what_it_does_not_touch() -> None:

@@ -1,9 +1,10 @@
 """What has changed? A sparse prior over plants: of all that may change, few things do at once.
 
 Every hypothesis names the things that have changed and gives the heads that they lead to as
-θ = θ₀ + B z, z ~ N(0, I), with a few columns B fitted on simulated plants. All are filtered side
-by side, and what nobody says has changed stays exactly as it was. One Gaussian over all heads
-cannot say that: under it the noise of every sensor moves every output a little.
+θ = θ₀ + B c(z), z ~ N(0, I), with a few columns B and curves c fitted on simulated plants. All are
+filtered side by side, each by an extended Kalman filter over z, and what nobody says has changed
+stays exactly as it was. One Gaussian over all heads cannot say that: under it the noise of every
+sensor moves every output a little.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ RARE = 0.1  # prior odds that one more thing has changed, at an event
 SETTLED = 1e-3  # and at the start of a life
 WALK = 3e-5  # covariance of z moved towards the prior per transition
 NEGLIGIBLE = 1e-6  # probability below which a hypothesis does not show in the mean
+NEAR = 0.3  # move of z, in prior deviations, beyond which the curve is looked at anew
+ROUNDS = 8  # such looks, at most
+ARRIVED = 1e-3  # move beyond which memory is fitted once more
 HOPELESS = 20.0  # nats behind the best at which a hypothesis is dropped until the next event
 
 
@@ -34,7 +38,7 @@ class Seen:
 
 
 class HypothesisFilter:
-    """Posterior over hypotheses and the z of each: a bank of small Kalman filters, in numpy."""
+    """Posterior over hypotheses and the z of each: a bank of small filters, in numpy."""
 
     def __init__(self, hypotheses: Hypotheses, dynamics: Dynamics, noise: Noise) -> None:
         """Start a life: most likely nothing has changed.
@@ -52,10 +56,10 @@ class HypothesisFilter:
 
     def restart(self, noise: Noise, rare: float) -> None:
         """Back to the prior: anything may have changed, each further thing with odds `rare`."""
-        count, _, rank = self.hypotheses.basis.shape
+        count, latents = len(self.hypotheses.basis), self.hypotheses.curves.latents
         self.alive = np.arange(count)
-        self.z = np.zeros((count, rank))
-        self.covariance = np.tile(np.eye(rank), (count, 1, 1))
+        self.z = np.zeros((count, latents))
+        self.covariance = np.tile(np.eye(latents), (count, 1, 1))
         self.log_weight = np.log(rare) * self.hypotheses.changed.sum(axis=1)
         self.noise = noise
         self._select()
@@ -69,15 +73,12 @@ class HypothesisFilter:
     def update(self, design: np.ndarray, target: np.ndarray) -> Seen:
         """Predict and learn from one step, y = target [ds] at design H [ds, n]."""
         self.covariance += WALK * (self._unit - self.covariance)
-        columns = self._columns(design)
+        basis = self._columns(design)
         noise = self.noise.variance
-        error = target - design @ self.nominal - (columns @ self.z[:, :, None])[:, :, 0]
-        spread = columns @ self.covariance  # [s, ds, r]
-        epistemic = spread @ columns.transpose(0, 2, 1)
-        lower = np.linalg.cholesky(epistemic + np.diag(noise))
-        inverse = np.linalg.inv(lower)
+        whole = target - design @ self.nominal
+        error, half, inverse, epistemic = self._innovate(basis, whole, self.z)
         white = (inverse @ error[:, :, None])[:, :, 0]
-        log_det = 2 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+        log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
         square = (white * white).sum(axis=1)
         evidence = EVIDENCE_TEMPER * student_t(square, log_det, self.outputs, EVIDENCE_DOF)
 
@@ -89,8 +90,17 @@ class HypothesisFilter:
             _mixed(before, error, np.diagonal(epistemic, axis1=1, axis2=2)),
         )
         self.log_weight = after - after.max()
-        half = inverse @ spread  # L⁻¹ H P
-        self.z = self.z + (white[:, None] @ half)[:, 0]
+        z = self.z + (white[:, None] @ half)[:, 0]
+        for _ in range(ROUNDS):  # the iterated filter (Bell & Cathey 1993): Gauss–Newton steps
+            if np.abs(z - self.z).max() < NEAR:
+                break
+            at = z
+            error, half, inverse, _ = self._innovate(basis, whole, at)
+            white = (inverse @ error[:, :, None])[:, :, 0]
+            z = self.z + (white[:, None] @ half)[:, 0]
+            if np.abs(z - at).max() < NEAR:
+                break
+        self.z = z
         self.covariance -= half.transpose(0, 2, 1) @ half
         # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
         left = noise * (white[:, None] @ inverse)[:, 0]
@@ -112,18 +122,22 @@ class HypothesisFilter:
             return
         noise = self.noise.variance
         scale = 1 / np.sqrt(noise)
-        columns = np.stack([self._columns(h) for h in designs], axis=1) * scale[:, None]
-        base = np.stack([(y - h @ self.nominal) * scale for h, y in zip(designs, targets)])
-        count, rank = self.z.shape
-        rows = columns.reshape(count, -1, rank)
-        error = base.ravel() - np.einsum('snr,sr->sn', rows, self.z)
-        prior = np.linalg.inv(self.covariance)
-        precision = prior + rows.transpose(0, 2, 1) @ rows
+        basis = np.stack([self._columns(h) for h in designs], axis=1) * scale[:, None]
+        basis = basis.reshape(len(self.z), -1, basis.shape[-1])
+        base = np.concatenate([(y - h @ self.nominal) * scale for h, y in zip(designs, targets)])
+        prior, start = np.linalg.inv(self.covariance), self.z
+        for _ in range(1 + ROUNDS):
+            rows = basis @ self.curves.slopes(self.z).transpose(0, 2, 1)
+            precision = prior + rows.transpose(0, 2, 1) @ rows
+            pull = np.einsum('snk,sn->sk', rows, self._left(basis, base, self.z))
+            pull += np.einsum('sqk,sk->sq', prior, start - self.z)
+            step = np.linalg.solve(precision, pull[:, :, None])[:, :, 0]
+            self.z = self.z + step
+            if np.abs(step).max() < ARRIVED:
+                break
         self.covariance = np.linalg.inv(precision)
-        eta = np.einsum('snr,sn->sr', rows, error)
-        step = np.einsum('sqr,sr->sq', self.covariance, eta)
-        self.z = self.z + step
-        fit = np.square(error).sum(axis=1) - np.einsum('sr,sr->s', eta, step)
+        fit = np.square(self._left(basis, base, self.z)).sum(axis=1)
+        fit += np.einsum('sk,skq,sq->s', self.z - start, prior, self.z - start)
         log_det = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(prior)[1]
         self.log_weight = self.log_weight - EVIDENCE_TEMPER * 0.5 * (fit + log_det)
         self.log_weight -= self.log_weight.max()
@@ -153,23 +167,24 @@ class HypothesisFilter:
         """Posterior mean of θ [n], and draws as deviations from it [n, E].
 
         Args:
-            noise: standard normal numbers [r, E]. Hypotheses are drawn systematically, so that
+            noise: standard normal numbers [k, E]. Hypotheses are drawn systematically, so that
                 one set of numbers gives draws that move smoothly.
         """
         weights, count = self.weights, noise.shape[1]
         edges = np.cumsum(weights)
         chosen = np.searchsorted(edges, (np.arange(count) + 0.5) / count).clip(0, len(edges) - 1)
-        # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
-        z = np.zeros((len(weights), len(noise), 1 + count), np.float32)
-        z[:, :, 0] = weights[:, None] * self.z
-        for s in set(chosen.tolist()):
-            of = chosen == s
-            spread = np.linalg.cholesky(self.covariance[s]) @ noise[:, of]
-            z[s, :, 1:][:, of] = self.z[s][:, None] + spread
         matter = weights > NEGLIGIBLE
         matter[chosen] = True
-        rows = self._rows[np.repeat(matter, len(noise))]
-        theta = (rows.T @ z[matter].reshape(len(rows), -1)).astype(float)
+        spread = np.zeros_like(self.covariance)
+        spread[chosen] = np.linalg.cholesky(self.covariance[chosen])
+        drawn = self.z[chosen] + (spread[chosen] @ noise.T[:, :, None])[:, :, 0]
+        # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
+        rank = self.hypotheses.basis.shape[2]
+        c = np.zeros((len(weights), rank, 1 + count), np.float32)
+        c[:, :, 0] = weights[:, None] * self.curves.coefficients(self.z)
+        c[chosen, :, 1 + np.arange(count)] = self.curves.pick(chosen).coefficients(drawn)
+        rows = self._rows[np.repeat(matter, rank)]
+        theta = (rows.T @ c[matter].reshape(len(rows), -1)).astype(float)
         shift, result = theta[:, 0], theta[:, 1:]
         return self.nominal + shift, result - shift[:, None]
 
@@ -193,6 +208,32 @@ class HypothesisFilter:
         self._select()
 
     # ------------------------------------------------------------------ helpers
+    def _innovate(
+        self, basis: np.ndarray, whole: np.ndarray, at: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """What a step y says, by the tangents of the curves at latents [s, k].
+
+        Args:
+            basis: H B [s, ds, r].
+            whole: y − H θ₀ [ds].
+            at: where the tangents touch.
+
+        Returns:
+            The error [s, ds], L⁻¹ H P [s, ds, k], L⁻¹ and H P Hᵀ [s, ds, ds]; S = L Lᵀ.
+        """
+        columns = basis @ self.curves.slopes(at).transpose(0, 2, 1)
+        error = self._left(basis, whole, at)
+        if at is not self.z:
+            error = error - (columns @ (self.z - at)[:, :, None])[:, :, 0]
+        spread = columns @ self.covariance
+        epistemic = spread @ columns.transpose(0, 2, 1)
+        inverse = np.linalg.inv(np.linalg.cholesky(epistemic + np.diag(self.noise.variance)))
+        return error, inverse @ spread, inverse, epistemic
+
+    def _left(self, basis: np.ndarray, whole: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """y − H θ [s, rows] at latents [s, k]."""
+        return whole - (basis @ self.curves.coefficients(at)[:, :, None])[:, :, 0]
+
     def _columns(self, design: np.ndarray) -> np.ndarray:
         """H B of every hypothesis [s, ds, r]; φ meets the block of each output."""
         phi = design[0, : self._features].astype(np.float32)
@@ -202,7 +243,8 @@ class HypothesisFilter:
     def _select(self) -> None:
         basis = self.hypotheses.basis[self.alive]
         count, size, rank = basis.shape
-        self._unit = np.eye(rank)
+        self.curves = self.hypotheses.curves.pick(self.alive)
+        self._unit = np.eye(self.curves.latents)
         self._rows = np.ascontiguousarray(basis.transpose(0, 2, 1)).reshape(-1, size)
         heads = basis[:, : self.outputs * self._features]
         blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from ..robot.spec import RobotSpec
+from .curves import Curves
 from .trunk import Trunk
 
 DELAYS = 2  # past commands that enter the model
@@ -107,6 +108,7 @@ class Hypotheses:
     kinds: tuple[str, ...]  # K things that may change
     changed: np.ndarray  # what each hypothesis says has changed [S, K], bool; row 0: nothing
     basis: np.ndarray  # B [S, n, r], float32; zero columns where fewer are needed
+    curves: Curves  # coefficients of the columns of each
 
     @cached_property
     def names(self) -> list[str]:

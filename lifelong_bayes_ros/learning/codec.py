@@ -12,15 +12,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..dynamics.belief import Belief
+from ..dynamics.curves import Curves
 from ..dynamics.model import Dynamics, Hypotheses, Prior
 from ..dynamics.outcome_head import OutcomeHead
 from ..dynamics.trunk import Encoder, Trunk
 from ..errors import UserError
 from ..robot.spec import parse_robot
 
-VERSION = 2
+VERSION = 3
 TRUNK = ('mean', 'scale', 'w1', 'b1', 'w2', 'b2', 'whiten')
 HYPOTHESES = ('changed', 'basis')
+CURVES = ('straight', 'bent', 'low', 'high')
 
 
 def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> bytes:
@@ -91,6 +93,7 @@ def encode_prior(prior: Prior, **meta: Any) -> bytes:
     }
     if prior.hypotheses is not None:
         arrays |= {n: getattr(prior.hypotheses, n) for n in HYPOTHESES}
+        arrays |= {f'curves.{n}': getattr(prior.hypotheses.curves, n) for n in CURVES}
         meta['kinds'] = list(prior.hypotheses.kinds)
     return pack('prior', arrays, {'robot': dynamics.spec.dump(), **meta})
 
@@ -111,7 +114,8 @@ def decode_prior(data: bytes, where: str) -> tuple[Prior, dict[str, Any]]:
     kinds = meta.pop('kinds', None)
     hypotheses = None
     if kinds is not None:
-        hypotheses = Hypotheses(tuple(kinds), *(arrays[n] for n in HYPOTHESES))
+        curves = Curves(*(arrays[f'curves.{n}'] for n in CURVES))
+        hypotheses = Hypotheses(tuple(kinds), *(arrays[n] for n in HYPOTHESES), curves)
     parts = (arrays[n] for n in ('covariance', 'floor', 'noise'))
     return Prior(dynamics, *parts, precision, hypotheses), meta
 

@@ -6,8 +6,12 @@ from itertools import combinations
 
 import numpy as np
 
+from ..dynamics.curves import LEADS, Curves, monomials
 from ..dynamics.model import DELAYS, Dynamics, Hypotheses
 from .pretrain import Plant, PretrainConfig, Progress, gram
+
+SMALL = 0.03  # of a deviation of the noise: what is not worth a column or a latent
+MARGIN = 0.25  # of the range of the plants, by which a latent may leave it
 
 
 def fit_hypotheses(
@@ -40,6 +44,7 @@ def fit_hypotheses(
     kinds = [shift.label for shift in plant.candidates(rng)]
     sets = _sets(len(kinds), config.hypotheses)
     bases = [np.zeros((dynamics.size, 0))]
+    curves = [_line(0)]
     for done, chosen in enumerate(sets[1:], start=1):
         heads = []
         for _ in range(config.per_set):
@@ -47,7 +52,9 @@ def fit_hypotheses(
             plant.set_shifts([candidates[i] for i in chosen])
             moved = dynamics.spec.wrap(plant.one_step(x, u, past) - home) / dynamics.scale
             heads.append((fit @ moved).T)
-        bases.append(_basis(np.array(heads), noise, config.rank, dynamics.size))
+        basis, curve = _family(np.array(heads), noise, config.rank, dynamics.size)
+        bases.append(basis)
+        curves.append(curve)
         progress(done / len(sets), 'fitting what may change')
     plant.set_shifts([])
     changed = np.zeros((len(sets), len(kinds)), bool)
@@ -60,9 +67,10 @@ def fit_hypotheses(
         columns = np.zeros((dynamics.size, count))
         columns[first + np.arange(count), np.arange(count)] = sd
         bases.append(columns)
+        curves.append(_line(count))
     rank = max(b.shape[1] for b in bases)
     padded = [np.pad(b, ((0, 0), (0, rank - b.shape[1]))) for b in bases]
-    return Hypotheses(tuple(kinds), changed, np.array(padded, np.float32))
+    return Hypotheses(tuple(kinds), changed, np.array(padded, np.float32), _stack(curves))
 
 
 def _sets(kinds: int, most: int) -> list[tuple[int, ...]]:
@@ -76,16 +84,87 @@ def _sets(kinds: int, most: int) -> list[tuple[int, ...]]:
     return found
 
 
-def _basis(heads: np.ndarray, noise: np.ndarray, rank: int, size: int) -> np.ndarray:
-    """Columns B [n, r] of the heads [plants, ds, nf]: principal axes in units of the noise."""
+def _family(
+    heads: np.ndarray, noise: np.ndarray, rank: int, size: int
+) -> tuple[np.ndarray, Curves]:
+    """The plants of a set, from the moves of their heads [plants, ds, nf].
+
+    Returns:
+        Columns B [n, r]: principal axes in units of the noise; and the curve that the plants lie
+        on, as coefficients of these columns.
+    """
     count, ds, nf = heads.shape
     unit = np.repeat(np.sqrt(noise), nf)
-    _, sd, axes = np.linalg.svd(heads.reshape(count, -1) / unit, full_matrices=False)
+    plants, sd, axes = np.linalg.svd(heads.reshape(count, -1) / unit, full_matrices=False)
     sd = sd / np.sqrt(count)
-    kept = min(rank, int(np.sum(sd > 0.03)) or 1)
+    kept = min(rank, int(np.sum(sd > SMALL)) or 1)
     basis = np.zeros((size, kept))
     basis[: ds * nf] = (axes[:kept] * sd[:kept, None] * unit).T
-    return basis
+    return basis, _curve(plants[:, :kept] * np.sqrt(count), sd[:kept])
+
+
+def _curve(plants: np.ndarray, sd: np.ndarray) -> Curves:
+    """The curve through plants [count, r] whose coordinates weigh `sd` [r] in units of the noise.
+
+    With as few leading coordinates as tell the others; what they do not tell has a latent of its
+    own.
+    """
+    found = [_bend(plants, leads) for leads in range(1, min(LEADS, len(sd)) + 1)]
+    open_ = [np.sqrt(np.sum(np.square(left * sd))) for *_, left in found]
+    good = [number for number, size in enumerate(open_) if size < SMALL]
+    best = good[0] if good else int(np.argmin(open_))
+    linear, bent, left = found[best]
+    leads = best + 1
+    own = np.flatnonzero(left * sd > SMALL)  # coordinates that are not told
+    straight = np.zeros((leads + len(own), len(sd)))
+    straight[:leads] = linear
+    straight[leads + np.arange(len(own)), own] = left[own]
+    margin = MARGIN * np.ptp(plants[:, :leads], axis=0)
+    low, high = np.zeros((2, LEADS))
+    low[:leads] = plants[:, :leads].min(axis=0) - margin
+    high[:leads] = plants[:, :leads].max(axis=0) + margin
+    return Curves(straight[None], bent[None], low[None], high[None])
+
+
+def _bend(plants: np.ndarray, leads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Polynomials of the leading coordinates: linear part [leads, r], monomials' [monomials, r].
+
+    And what they leave open of a plant that they were not fitted on [r].
+    """
+    count, rank = plants.shape
+    lead = np.zeros((count, LEADS))
+    lead[:, :leads] = plants[:, :leads]
+    rows = np.concatenate([plants[:, :leads], monomials(lead)], axis=1)
+    used = np.flatnonzero(np.abs(rows).max(axis=0) > 0)
+    used = used[: count // 3]  # fewer plants tell of no more
+    inverse = np.linalg.pinv(rows[:, used], rcond=1e-6)
+    weights = np.zeros((rows.shape[1], rank))
+    weights[used] = inverse @ plants
+    leverage = np.einsum('nk,kn->n', rows[:, used], inverse)
+    left = (plants - rows @ weights) / np.maximum(1 - leverage, 0.1)[:, None]
+    left = np.sqrt(np.mean(np.square(left), axis=0))
+    left[:leads] = 0.0
+    weights[:, :leads] = np.eye(rows.shape[1], leads)  # a leading coordinate is its latent
+    return weights[:leads], weights[leads:], left
+
+
+def _line(count: int) -> Curves:
+    """A family that is no curve, with so many columns."""
+    return Curves.flat(1, count)
+
+
+def _stack(curves: list[Curves]) -> Curves:
+    """One for each hypothesis, filled up to the same numbers of latents and columns."""
+    latents, rank = (max(c.straight.shape[i] for c in curves) for i in (1, 2))
+
+    def fill(array: np.ndarray, rows: int) -> np.ndarray:
+        return np.pad(array[0], ((0, rows - array.shape[1]), (0, rank - array.shape[2])))
+
+    return Curves(
+        np.array([fill(c.straight, latents) for c in curves]),
+        np.array([fill(c.bent, c.bent.shape[1]) for c in curves]),
+        *(np.concatenate([getattr(c, n) for c in curves]) for n in ('low', 'high')),
+    )
 
 
 def _structured(dynamics: Dynamics, config: PretrainConfig) -> list[tuple[str, int, float, int]]:

@@ -167,9 +167,9 @@ class Learner:
         self.dense = prior.hypotheses is None  # acting on the live head, not on the hypotheses
         if prior.hypotheses is not None:
             self.sparse = HypothesisFilter(prior.hypotheses, self.dynamics, self.nominal.noise)
-            rank = prior.hypotheses.basis.shape[2]
-            half = self.rng.standard_normal((rank, DRAWS // 2))
-            self._sparse_noise = np.stack([half, -half], axis=2).reshape(rank, DRAWS)
+            latents = prior.hypotheses.curves.latents
+            half = self.rng.standard_normal((latents, DRAWS // 2))
+            self._sparse_noise = np.stack([half, -half], axis=2).reshape(latents, DRAWS)
         self._bank = Bank(*self.dynamics.nominal.shape)
         self.background = Background(self.config, wait) if self.config.background else None
         self._job: Iterator[None] | None = None  # consolidation under way

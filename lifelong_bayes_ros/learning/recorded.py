@@ -19,7 +19,8 @@ from .pretrain import Data, PretrainConfig, Progress, covariance_of, ridge, trai
 
 VARIANCE = 1.0  # of a prediction, in units of y, that no segment needs to have shown
 WEIGHT = 0.1  # of a transition: neighbours tell much the same, and feedback hides causes
-LEAST_STEPS = 1 / 8  # share of the training steps that the smallest recording gets
+ENOUGH = 38_400  # transitions of a recording that get all training steps
+LEAST_STEPS = 1 / 8  # share of them that the smallest recording gets
 
 
 def pretrain_recorded(
@@ -56,8 +57,8 @@ def pretrain_recorded(
     # explode elsewhere, and passes without end over little data would bend them.
     wide = operating_range(spec, rng, len(everything.x))
     home = tuple(np.concatenate(p) for p in zip((everything.x, everything.u), wide, strict=True))
-    share = len(everything.x) / (config.regimes * config.per_regime)
-    steps = round(config.steps * float(np.clip(share, LEAST_STEPS, 1)))
+    share = float(np.clip(len(everything.x) / ENOUGH, LEAST_STEPS, 1))
+    steps = round(config.steps * share)
     config = replace(config, steps=steps)
     trunk, scale, precision = train_trunk(equal, home, spec, config, seed, progress)
 

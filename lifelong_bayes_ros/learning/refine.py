@@ -27,7 +27,7 @@ IMAGINED = 2000  # inputs that stand for the data of pre-training, which are gon
 LR = 1e-3
 # What the old posterior counts for: it knows far more examples than a window holds, but only the
 # diagonal of their curvature, which says little once weights move. The K-prior says the rest.
-SHARE = 0.01
+SHARE = 0.0025
 EXAMPLES = PretrainConfig().regimes * PretrainConfig().per_regime  # that it knows
 
 
