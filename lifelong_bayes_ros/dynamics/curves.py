@@ -13,28 +13,25 @@ for beyond what was fitted a polynomial says nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement
 
 import numpy as np
 
 LEADS = 3  # latents that bend a family
-#: Factors of each monomial, by number of the latent; LEADS is the number one.
-FACTORS = np.array(
-    [
-        factors + (LEADS,) * (3 - degree)
-        for degree in (2, 3)
-        for factors in combinations_with_replacement(range(LEADS), degree)
-    ]
-)
-_UNIT = np.eye(LEADS + 1)[:, :LEADS]
+PAIRS = np.array(list(combinations_with_replacement(range(LEADS), 2)))
+TRIPLES = np.array(list(combinations_with_replacement(range(LEADS), 3)))
+MONOMIALS = len(PAIRS) + len(TRIPLES)
+_PAIR_OF = {tuple(p): i for i, p in enumerate(PAIRS.tolist())}
+_FIRST_TWO = np.array([_PAIR_OF[tuple(t[:2])] for t in TRIPLES.tolist()])
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Families of S hypotheses, of k latents and r columns each."""
+    """Families of S hypotheses, of k ≥ LEADS latents and r columns each."""
 
     straight: np.ndarray  # L [S, k, r]
-    bent: np.ndarray  # C [S, monomials, r]
+    bent: np.ndarray  # C [S, MONOMIALS, r]
     low: np.ndarray  # [S, LEADS]
     high: np.ndarray  # [S, LEADS]
 
@@ -42,8 +39,8 @@ class Curves:
     def flat(cls, count: int, rank: int) -> Curves:
         """Families that are no curves: every column has a latent of its own."""
         reach = np.full((count, LEADS), np.inf)
-        straight = np.tile(np.eye(rank), (count, 1, 1))
-        return cls(straight, np.zeros((count, len(FACTORS), rank)), -reach, reach)
+        straight = np.tile(np.eye(max(rank, LEADS), rank), (count, 1, 1))
+        return cls(straight, np.zeros((count, MONOMIALS, rank)), -reach, reach)
 
     @property
     def latents(self) -> int:
@@ -56,36 +53,50 @@ class Curves:
 
     def coefficients(self, z: np.ndarray) -> np.ndarray:
         """c(z) [S, r] at latents z [S, k]."""
-        return (z[:, None] @ self.straight + monomials(self._held(z))[:, None] @ self.bent)[:, 0]
+        _, terms = self._terms(z)
+        return (terms[:, None] @ self._weights)[:, 0]
 
-    def slopes(self, z: np.ndarray) -> np.ndarray:
-        """∂c/∂z [S, k, r] at latents z [S, k]."""
-        held = self._held(z)
-        turn = derivatives(held).transpose(0, 2, 1) @ self.bent
-        lead = z[:, :LEADS]
-        turn[:, : lead.shape[1]][lead != held[:, : lead.shape[1]]] = 0.0
+    def touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """c(z) [S, r] and ∂c/∂z [S, k, r] at latents z [S, k]."""
+        held, terms = self._terms(z)
+        inner = np.concatenate([held, terms[:, self.latents :][:, : len(PAIRS)]], axis=1)
+        turn = (inner[:, None] @ self._turns).reshape(len(z), LEADS, -1)
+        turn[held != z[:, :LEADS]] = 0.0
         slope = self.straight.copy()
-        slope[:, :LEADS] += turn[:, : lead.shape[1]]
-        return slope
+        slope[:, :LEADS] += turn
+        return (terms[:, None] @ self._weights)[:, 0], slope
 
-    def _held(self, z: np.ndarray) -> np.ndarray:
-        lead = z[:, :LEADS]
-        lead = np.pad(lead, ((0, 0), (0, LEADS - lead.shape[1])))
-        return np.clip(lead, self.low, self.high)
+    def _terms(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first latents, held [S, LEADS], and z with their monomials [S, k + MONOMIALS]."""
+        held = np.minimum(np.maximum(z[:, :LEADS], self.low), self.high)
+        return held, np.concatenate([z, monomials(held)], axis=1)
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return np.concatenate([self.straight, self.bent], axis=1)
+
+    @cached_property
+    def _turns(self) -> np.ndarray:
+        """Derivatives of the bent part, linear in the first latents and their pairs."""
+        turns = np.einsum('imv,smr->sivr', _DERIVATIVES, self.bent)
+        return np.ascontiguousarray(turns).reshape(*turns.shape[:2], -1)
 
 
 def monomials(lead: np.ndarray) -> np.ndarray:
-    """Monomials of degree two and three [n, monomials] of latents [n, LEADS]."""
-    return np.prod(_factors(lead), axis=2)
+    """Monomials of degree two and three [n, MONOMIALS] of latents [n, LEADS]."""
+    pairs = lead[:, PAIRS[:, 0]] * lead[:, PAIRS[:, 1]]
+    return np.concatenate([pairs, pairs[:, _FIRST_TWO] * lead[:, TRIPLES[:, 2]]], axis=1)
 
 
-def derivatives(lead: np.ndarray) -> np.ndarray:
-    """Their derivatives [n, monomials, LEADS]."""
-    a, b, c = np.moveaxis(_factors(lead), 2, 0)
-    each = zip((b * c, a * c, a * b), FACTORS.T, strict=True)
-    return sum(others[:, :, None] * _UNIT[factor] for others, factor in each)
+def _derivatives() -> np.ndarray:
+    """∂monomials/∂lead = Σ_i (lead, pairs)_i · D_i, with D [LEADS + pairs, MONOMIALS, LEADS]."""
+    found = np.zeros((LEADS + len(PAIRS), MONOMIALS, LEADS))
+    for m, factors in enumerate([*PAIRS.tolist(), *TRIPLES.tolist()]):
+        for at, by in enumerate(factors):
+            others = factors[:at] + factors[at + 1 :]
+            inner = others[0] if len(others) == 1 else LEADS + _PAIR_OF[tuple(others)]
+            found[inner, m, by] += 1.0
+    return found
 
 
-def _factors(lead: np.ndarray) -> np.ndarray:
-    one = np.ones((len(lead), 1))
-    return np.concatenate([lead, one], axis=1)[:, FACTORS]
+_DERIVATIVES = _derivatives()

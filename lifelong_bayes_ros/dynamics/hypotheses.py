@@ -76,7 +76,7 @@ class HypothesisFilter:
         basis = self._columns(design)
         noise = self.noise.variance
         whole = target - design @ self.nominal
-        error, half, inverse, epistemic = self._innovate(basis, whole, self.z)
+        error, half, inverse, epistemic = self._innovate(basis, whole, self.z, *self._touched)
         white = (inverse @ error[:, :, None])[:, :, 0]
         log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
         square = (white * white).sum(axis=1)
@@ -95,12 +95,12 @@ class HypothesisFilter:
             if np.abs(z - self.z).max() < NEAR:
                 break
             at = z
-            error, half, inverse, _ = self._innovate(basis, whole, at)
+            error, half, inverse, _ = self._innovate(basis, whole, at, *self.curves.touch(at))
             white = (inverse @ error[:, :, None])[:, :, 0]
             z = self.z + (white[:, None] @ half)[:, 0]
             if np.abs(z - at).max() < NEAR:
                 break
-        self.z = z
+        self.z, self._touched = z, self.curves.touch(z)
         self.covariance -= half.transpose(0, 2, 1) @ half
         # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
         left = noise * (white[:, None] @ inverse)[:, 0]
@@ -127,16 +127,18 @@ class HypothesisFilter:
         base = np.concatenate([(y - h @ self.nominal) * scale for h, y in zip(designs, targets)])
         prior, start = np.linalg.inv(self.covariance), self.z
         for _ in range(1 + ROUNDS):
-            rows = basis @ self.curves.slopes(self.z).transpose(0, 2, 1)
+            coefficients, slopes = self._touched
+            rows = basis @ slopes.transpose(0, 2, 1)
             precision = prior + rows.transpose(0, 2, 1) @ rows
-            pull = np.einsum('snk,sn->sk', rows, self._left(basis, base, self.z))
+            pull = np.einsum('snk,sn->sk', rows, _left(basis, base, coefficients))
             pull += np.einsum('sqk,sk->sq', prior, start - self.z)
             step = np.linalg.solve(precision, pull[:, :, None])[:, :, 0]
             self.z = self.z + step
+            self._touched = self.curves.touch(self.z)
             if np.abs(step).max() < ARRIVED:
                 break
         self.covariance = np.linalg.inv(precision)
-        fit = np.square(self._left(basis, base, self.z)).sum(axis=1)
+        fit = np.square(_left(basis, base, self._touched[0])).sum(axis=1)
         fit += np.einsum('sk,skq,sq->s', self.z - start, prior, self.z - start)
         log_det = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(prior)[1]
         self.log_weight = self.log_weight - EVIDENCE_TEMPER * 0.5 * (fit + log_det)
@@ -179,12 +181,11 @@ class HypothesisFilter:
         spread[chosen] = np.linalg.cholesky(self.covariance[chosen])
         drawn = self.z[chosen] + (spread[chosen] @ noise.T[:, :, None])[:, :, 0]
         # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
-        rank = self.hypotheses.basis.shape[2]
-        c = np.zeros((len(weights), rank, 1 + count), np.float32)
-        c[:, :, 0] = weights[:, None] * self.curves.coefficients(self.z)
+        c = np.zeros((*self._used.shape, 1 + count), np.float32)
+        c[:, :, 0] = weights[:, None] * self._touched[0]
         c[chosen, :, 1 + np.arange(count)] = self.curves.pick(chosen).coefficients(drawn)
-        rows = self._rows[np.repeat(matter, rank)]
-        theta = (rows.T @ c[matter].reshape(len(rows), -1)).astype(float)
+        used = self._used & matter[:, None]
+        theta = (self._rows[used[self._used]].T @ c[used]).astype(float)
         shift, result = theta[:, 0], theta[:, 1:]
         return self.nominal + shift, result - shift[:, None]
 
@@ -209,7 +210,12 @@ class HypothesisFilter:
 
     # ------------------------------------------------------------------ helpers
     def _innovate(
-        self, basis: np.ndarray, whole: np.ndarray, at: np.ndarray
+        self,
+        basis: np.ndarray,
+        whole: np.ndarray,
+        at: np.ndarray,
+        coefficients: np.ndarray,
+        slopes: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """What a step y says, by the tangents of the curves at latents [s, k].
 
@@ -217,22 +223,20 @@ class HypothesisFilter:
             basis: H B [s, ds, r].
             whole: y − H θ₀ [ds].
             at: where the tangents touch.
+            coefficients: of the columns there [s, r].
+            slopes: their derivatives there [s, k, r].
 
         Returns:
             The error [s, ds], L⁻¹ H P [s, ds, k], L⁻¹ and H P Hᵀ [s, ds, ds]; S = L Lᵀ.
         """
-        columns = basis @ self.curves.slopes(at).transpose(0, 2, 1)
-        error = self._left(basis, whole, at)
+        columns = basis @ slopes.transpose(0, 2, 1)
+        error = _left(basis, whole, coefficients)
         if at is not self.z:
             error = error - (columns @ (self.z - at)[:, :, None])[:, :, 0]
         spread = columns @ self.covariance
         epistemic = spread @ columns.transpose(0, 2, 1)
         inverse = np.linalg.inv(np.linalg.cholesky(epistemic + np.diag(self.noise.variance)))
         return error, inverse @ spread, inverse, epistemic
-
-    def _left(self, basis: np.ndarray, whole: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """y − H θ [s, rows] at latents [s, k]."""
-        return whole - (basis @ self.curves.coefficients(at)[:, :, None])[:, :, 0]
 
     def _columns(self, design: np.ndarray) -> np.ndarray:
         """H B of every hypothesis [s, ds, r]; φ meets the block of each output."""
@@ -242,10 +246,13 @@ class HypothesisFilter:
 
     def _select(self) -> None:
         basis = self.hypotheses.basis[self.alive]
-        count, size, rank = basis.shape
+        count, _, rank = basis.shape
         self.curves = self.hypotheses.curves.pick(self.alive)
+        self._touched = self.curves.touch(self.z)
         self._unit = np.eye(self.curves.latents)
-        self._rows = np.ascontiguousarray(basis.transpose(0, 2, 1)).reshape(-1, size)
+        rows = basis.transpose(0, 2, 1)
+        self._used = rows.any(axis=2)  # [s, r]
+        self._rows = rows[self._used]
         heads = basis[:, : self.outputs * self._features]
         blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)
         self._heads = np.ascontiguousarray(blocks).reshape(self._features, -1)
@@ -258,6 +265,11 @@ class HypothesisFilter:
         self.alive, self.z = self.alive[keep], self.z[keep]
         self.covariance, self.log_weight = self.covariance[keep], self.log_weight[keep]
         self._select()
+
+
+def _left(basis: np.ndarray, whole: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """y − H θ [s, rows] for H B [s, rows, r], y − H θ₀ [rows] and coefficients [s, r]."""
+    return whole - (basis @ coefficients[:, :, None])[:, :, 0]
 
 
 def _log_sum(log: np.ndarray) -> float:

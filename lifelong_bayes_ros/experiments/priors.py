@@ -155,7 +155,7 @@ def _cached(
 def _code_hash(*simulator: Path) -> str:
     """Hash of the code that decides the result: pre-training, BLR, trunk, simulator."""
     package = Path(pretraining.__file__).parents[1]
-    files = [package / 'dynamics' / 'trunk.py']
+    files = [package / 'dynamics' / f'{n}.py' for n in ('trunk', 'curves')]
     files += [
         package / 'learning' / f'{n}.py' for n in ('pretrain', 'hypotheses', 'recorded', 'broad')
     ]

@@ -116,7 +116,7 @@ def _curve(plants: np.ndarray, sd: np.ndarray) -> Curves:
     linear, bent, left = found[best]
     leads = best + 1
     own = np.flatnonzero(left * sd > SMALL)  # coordinates that are not told
-    straight = np.zeros((leads + len(own), len(sd)))
+    straight = np.zeros((max(leads + len(own), LEADS), len(sd)))
     straight[:leads] = linear
     straight[leads + np.arange(len(own)), own] = left[own]
     margin = MARGIN * np.ptp(plants[:, :leads], axis=0)

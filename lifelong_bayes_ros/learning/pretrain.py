@@ -67,7 +67,7 @@ class PretrainConfig:
     bias_sd: float = 0.1
     delay_sd: float = 0.3
     hypotheses: int = 64  # sets of things that may change together, about
-    per_set: int = 32  # plants of each
+    per_set: int = 24  # plants of each
     per_hypothesis: int = 400  # transitions of each plant
     rank: int = 8  # columns of a hypothesis, at most
     segment: int = 200  # transitions of a recording that count as one regime, at least
