@@ -92,9 +92,9 @@ def speed_rows(prior: Prior, status: Status, rounds: int = ROUNDS) -> list[dict[
 
 
 def planner_of(prior: Prior, settings: dict[str, Any], device: str = 'cpu') -> Planner:
-    """A planner with other settings than the robot file's, in one iteration, compiled."""
+    """A planner with other settings than the robot file's, in one iteration."""
     spec = prior.dynamics.spec
-    planner = spec.planner.model_dump() | {'engine': 'native', 'iterations': 1} | settings
+    planner = spec.planner.model_dump() | {'iterations': 1} | settings
     spec = RobotSpec.model_validate(spec.model_dump() | {'planner': planner})
     return Planner(_with(prior, spec).dynamics, device=device)
 
@@ -277,10 +277,9 @@ def closed_loop(
     prior: Prior, seed: int, steps: int, through_mujoco: bool
 ) -> tuple[float, list[float]]:
     """Mean score, and seconds of processor per plan, of the robot as built."""
-    planner = prior.dynamics.spec.planner.model_copy(update={'engine': 'native'})
-    spec = prior.dynamics.spec.model_copy(update={'planner': planner})
+    spec = prior.dynamics.spec
     env = sim.make(spec.name, spec=spec, seed=seed)
-    agent = Frozen(_with(prior, spec), seed)
+    agent = Frozen(prior, seed)
     simulator = SimulatorPlanner(spec, sim.make(spec.name, spec=spec), seed)
     reading, info = env.reset(seed=seed)
     last, scores, seconds = spec.neutral, [], []

@@ -67,7 +67,7 @@ def tight_limits(robot: str) -> dict[str, Limit]:
 def tight_robot(robot: str, planner: str) -> RobotSpec:
     """A shipped robot whose planner knows the tight limits."""
     data = load_robot(robot).model_dump()
-    data['planner'] |= {'engine': 'native'} | PLANNER[planner]
+    data['planner'] |= PLANNER[planner]
     data['cost']['chance'] = {
         name: {'low': limit.low, 'high': limit.high, 'probability': PROBABILITY[planner]}
         for name, limit in tight_limits(robot).items()
