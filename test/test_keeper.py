@@ -474,7 +474,7 @@ def test_trunks_that_learned_on_are_merged_by_their_precision(known):
 def test_trunks_that_grew_apart_are_not_merged():
     prior = tiny_prior()
     # What tapes still hold is refit on any trunk; what is folded has to be carried over.
-    pair = (learned_on(moved_on(prior, seed, 1.0, 4.0), seed, journal=20) for seed in (1, 2))
+    pair = (learned_on(moved_on(prior, seed, 3.0, 4.0), seed, journal=20) for seed in (1, 2))
     with pytest.raises(UserError, match='too far apart'):
         merge_states(*pair)
 

@@ -185,7 +185,7 @@ def _event_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
     if not shifts:
         return []
     delays = [p.detected for p in shifts if p.detected is not None]
-    missed = 1 - len(delays) / len(shifts)
+    missed = (len(shifts) - len(delays)) / len(shifts)
     spans = sum(f.seconds for f in pooled) / 1000  # of 1000 s
     far = {kind: sum(f.far[kind] for f in pooled) / spans for kind in CLAIMS}
     returns = [p for p in shifts if p.visit > 1]

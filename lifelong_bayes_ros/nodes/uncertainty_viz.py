@@ -165,7 +165,7 @@ def marker_of(shape: Shape, number: int, header: Header) -> Marker:
     size = shape.size.tolist()
     if shape.kind == 'lines':
         marker.scale.x = size[0]
-        marker.points = [_point(p) for p in shape.points]
+        marker.points = _points(shape.points)
     elif shape.kind == 'text':
         marker.scale.z = size[0]
         marker.text = shape.text
@@ -215,6 +215,16 @@ def memory_cloud(spec: RobotSpec, table: np.ndarray, header: Header) -> PointClo
         data=array('B', points.tobytes()),
         is_dense=True,
     )
+
+
+def _points(points: np.ndarray) -> list[Point]:
+    """Points [n, 3]; where a line ends and the next one begins, both share one: they cost time."""
+    found: list[Point] = []
+    before = None
+    for row in points.tolist():
+        found.append(found[-1] if row == before else Point(x=row[0], y=row[1], z=row[2]))
+        before = row
+    return found
 
 
 def _point(p: np.ndarray) -> Point:
