@@ -55,11 +55,13 @@ class Case:
     test: Examples
 
     def error(self, network: torch.nn.Module) -> float:
-        """Root mean square error of a Gaussian; else exp of the mean loss, as a perplexity."""
+        """Root mean square error of the mean of y; of classes the perplexity."""
         with torch.no_grad():
-            f = self.test.latent(network)
-            if isinstance(self.test.likelihood, KnownNoise):
-                return float((f - torch.tensor(self.test.labels)).square().mean().sqrt())
+            f, labels = self.test.latent(network), torch.tensor(self.test.labels)
+            if isinstance(self.test.likelihood, HeteroscedasticGaussian):
+                f, labels = f[:, :1], labels[:, :1]  # the rest is about the noise
+            if isinstance(self.test.likelihood, (KnownNoise, HeteroscedasticGaussian)):
+                return float((f - labels).square().mean().sqrt())
             return float(self.test.loss(f).mean().exp())
 
     def network(self, widths: Sequence[int], seed: int) -> torch.nn.Module:
@@ -144,8 +146,11 @@ def adapt(case: Case, seed: int) -> Iterator[tuple[str, Change]]:
 
     misled = case.network(WIDTHS, seed)
     solve(misled, losses + Loss(case.wrong), ITERATIONS)
-    # K − Loss(removed), with the removed in K: all but a line cancels, which a correction is.
-    without = k_prior(misled) - Correction.of(misled, case.wrong)
+    # K − Loss(removed), with the removed in memory: their neighbours, which are gone, keep the
+    # network in place there, and of the loss a line is left, which a correction is.
+    each = (len(old) + len(case.wrong)) / (len(kept) + len(case.wrong))
+    without = each * Loss(kept.softened(misled)) + (each - 1) * Loss(case.wrong.softened(misled))
+    without += Quadratic.isotropic(PRECISION, flat(misled)) - Correction.of(misled, case.wrong)
     yield 'remove data', compare(misled, without, losses)
 
     stricter = Quadratic.isotropic(STRICTER - PRECISION, zero)

@@ -15,8 +15,9 @@ data, M a memory of m of N old examples, and soft labels the predictions at w*:
 - FROMP (Pan et al. 2020): Loss(new) · 1/τ + `FunctionPrior.of(...)` for each old task.
 - Error correction (Daxberger et al. 2023): K + `Correction.of(network, examples)`, the difference
   that true labels make; with the whole past in memory it is exact. For M of N old examples with
-  their labels: K + `Correction.of(network, M.stand_for(N))`. As long as the network is at w*,
-  removed data need not be in M: K − `Correction.of(network, removed)`.
+  their labels: K + `Correction.of(network, M.stand_for(N))`. At w*, K − `Correction.of(network,
+  removed)` has the right gradient though M holds none of the removed; but a line has no bottom, so
+  to minimise it K must hold the network there, by soft labels of the removed for their neighbours.
 
 Terms add, subtract and scale. An objective is called with a network, or with an optimizer's twin
 of it that holds a draw of the weights.
