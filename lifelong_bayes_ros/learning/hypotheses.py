@@ -44,7 +44,7 @@ def fit_hypotheses(
     kinds = [shift.label for shift in plant.candidates(rng)]
     sets = _sets(len(kinds), config.hypotheses)
     bases = [np.zeros((dynamics.size, 0))]
-    curves = [_line(0)]
+    curves = [Curves.flat(1, 0)]
     for done, chosen in enumerate(sets[1:], start=1):
         heads = []
         for _ in range(config.per_set):
@@ -67,7 +67,7 @@ def fit_hypotheses(
         columns = np.zeros((dynamics.size, count))
         columns[first + np.arange(count), np.arange(count)] = sd
         bases.append(columns)
-        curves.append(_line(count))
+        curves.append(Curves.flat(1, count))
     rank = max(b.shape[1] for b in bases)
     padded = [np.pad(b, ((0, 0), (0, rank - b.shape[1]))) for b in bases]
     return Hypotheses(tuple(kinds), changed, np.array(padded, np.float32), _stack(curves))
@@ -146,11 +146,6 @@ def _bend(plants: np.ndarray, leads: int) -> tuple[np.ndarray, np.ndarray, np.nd
     left[:leads] = 0.0
     weights[:, :leads] = np.eye(rows.shape[1], leads)  # a leading coordinate is its latent
     return weights[:leads], weights[leads:], left
-
-
-def _line(count: int) -> Curves:
-    """A family that is no curve, with so many columns."""
-    return Curves.flat(1, count)
 
 
 def _stack(curves: list[Curves]) -> Curves:
