@@ -88,6 +88,7 @@ SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 -
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 ACK_SECONDS = 0.5
+GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -480,6 +481,7 @@ class BaseNode(LifecycleNode):
 
 def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     """Run a node until it is done, interrupted or orphaned; returns the exit code."""
+    sys.setswitchinterval(GIVE_WAY)  # Python's own 5 ms are a plan's whole time
     # Our own handlers: a signal must end the node between two callbacks, while it can still save
     # and publish, and rclpy's would take the context away first.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
