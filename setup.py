@@ -56,7 +56,7 @@ setup(
         SIM,
         *(f'{SIM}.{package}' for package in find_packages('sim')),
     ],
-    package_data={NAME: ['blr/*.c', 'control/*.c'], SIM: ['*.xml', '*/*.xml']},
+    package_data={NAME: ['*/*.c'], SIM: ['*.xml', '*/*.xml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

@@ -92,7 +92,7 @@ def observe(dynamics: Dynamics, head: Head, sample: Sample, fixed: Noise | None 
     """The head after one sample; with `fixed`, its noise does not learn."""
     design = torch.tensor(dynamics.design(sample.x, sample.u, sample.past))
     target = dynamics.target(sample.x, sample.x_next)
-    head = head.update(design, head.predict(design, target))
+    head = head.update(head.predict(design, target))
     return head if fixed is None else head.replace(noise=fixed)
 
 

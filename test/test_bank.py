@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.noise import Noise
+from lifelong_bayes_ros.memory import bank as module
 from lifelong_bayes_ros.memory.bank import Bank
 from plants import gaussian, random_dynamics, random_step
 
@@ -42,6 +43,26 @@ def test_every_head_is_scored_as_by_itself(seed, count):
     bank = Bank(*dynamics.nominal.shape)
     bank.sync([h.posterior for h in held])
     assert_scores(dynamics, bank, held, rng)
+
+
+def test_compiled_scores_are_those_of_numpy(monkeypatch):
+    rng = np.random.default_rng(1)
+    dynamics = random_dynamics()
+    held = heads(dynamics, rng, 3)
+    bank = Bank(*dynamics.nominal.shape)
+    bank.sync([h.posterior for h in held])
+    assert module.load() is not None
+    design, target = (
+        dynamics.design(*random_step(dynamics, rng)),
+        rng.normal(size=6)[: len(dynamics.scale)],
+    )
+    noise = np.stack([h.noise.variance for h in held])
+    compiled = bank.score(design, target, noise)
+    monkeypatch.setattr(module, 'load', lambda: None)
+    plain = bank.score(design, target, noise)
+    np.testing.assert_allclose(compiled.residual, plain.residual, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(compiled.nis, plain.nis, rtol=1e-4)
+    np.testing.assert_allclose(compiled.evidence, plain.evidence, rtol=1e-4, atol=1e-4)
 
 
 def test_heads_that_come_go_and_change_are_followed():

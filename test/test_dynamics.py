@@ -138,7 +138,7 @@ def test_head_is_bayesian_linear_regression_with_its_own_noise(seed):
         evidence = student_t(white, np.linalg.slogdet(s)[1], ds, 6.0)
         assert prediction.evidence == pytest.approx(EVIDENCE_TEMPER * evidence)
 
-        new = head.update(torch.tensor(design), prediction)
+        new = head.update(prediction)
         eta = eta + design.T @ (y / noise)
         precision = precision + design.T @ np.diag(1 / noise) @ design
         after, left = np.linalg.inv(precision), y - design @ np.linalg.solve(precision, eta)

@@ -323,3 +323,34 @@ def test_sets_are_all_up_to_a_size() -> None:
     assert _sets(3, 64) == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     assert len(_sets(10, 64)) == 1 + 10 + 45
     assert len(_sets(100, 64)) == 1 + 100
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1e-2, 1.0, 30.0]))
+def test_compiled_filters_do_as_numpy_does(seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    dynamics = random_dynamics()
+    noise = rng.uniform(0.5, 2.0, len(dynamics.scale))
+    hypotheses = random_hypotheses(dynamics, rng)
+    reach = rng.uniform(0.1, 2.0, (4, LEADS))
+    bent = Curves(
+        hypotheses.curves.straight,
+        0.3 * rng.normal(size=(4, MONOMIALS, 3)),
+        -reach,
+        reach,
+    )
+    hypotheses = replace(hypotheses, curves=bent)
+    pair = [HypothesisFilter(hypotheses, dynamics, Noise.start(noise, noise)) for _ in range(2)]
+    native, plain = pair
+    assert native._native is not None
+    for _ in range(12):
+        plain._native = None
+        design = dynamics.design(*random_step(dynamics, rng))
+        target = size * rng.normal(size=len(noise))
+        a, b = (f.update(design, target) for f in pair)
+        np.testing.assert_array_equal(native.alive, plain.alive)
+        np.testing.assert_allclose(a.evidence, b.evidence, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(a.residual, b.residual, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(a.epistemic, b.epistemic, rtol=1e-8, atol=1e-12)
+        for name, value in native.state().items():
+            np.testing.assert_allclose(value, plain.state()[name], rtol=1e-7, atol=1e-9)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import conjugate
 from .posterior import ExponentialFamily, cholesky, mirrored, standard_normal
 
 
@@ -108,6 +109,11 @@ class Gaussian(ExponentialFamily):
         """
         if gain is None:
             gain = self.covariance @ design.T
+        if conjugate.serves(self.mean, design, gain, noise):
+            found = conjugate.predict(self.mean, design, gain, noise)
+            if found is not None:  # else torch says what is wrong
+                predicted, epistemic, chol = found
+                return Innovation(predicted, gain, epistemic, chol)
         epistemic = design @ gain
         chol = torch.linalg.cholesky(epistemic + torch.diag(noise))
         return Innovation(design @ self.mean, gain, epistemic, chol)
@@ -119,8 +125,12 @@ class Gaussian(ExponentialFamily):
 
         With `in_place` it is written over the covariance of this one, which is used up.
         """
-        half = torch.linalg.solve_triangular(innovation.chol, innovation.gain.T, upper=False)
-        white = torch.linalg.solve_triangular(innovation.chol, residual[:, None], upper=False)
+        gain, chol = innovation.gain, innovation.chol
+        if conjugate.serves(self.mean, self.covariance, gain, chol, residual):
+            moved = conjugate.condition(self.mean, self.covariance, gain, chol, residual, in_place)
+            return Gaussian(*moved)
+        half = torch.linalg.solve_triangular(chol, gain.T, upper=False)
+        white = torch.linalg.solve_triangular(chol, residual[:, None], upper=False)
         mean = self.mean + (half.T @ white)[:, 0]
         out = self.covariance if in_place else None
         return Gaussian(mean, torch.addmm(self.covariance, half.T, half, alpha=-1.0, out=out))

@@ -29,6 +29,14 @@ FLAGS = (
     '-fprefetch-loop-arrays',
     '-fPIC',
 )
+PRECISE = (
+    '-O3',
+    '-march=native',
+    '-ffp-contract=fast',
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-fPIC',
+)
 
 PRICE, SQUARED, OBSERVED = range(3)
 

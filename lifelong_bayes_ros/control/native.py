@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..blr.kernel import library_of
+from ..blr.kernel import PRECISE, library_of
 from ..dynamics.model import DELAYS, Dynamics
 from .rollout import Rollout, Weights
 
 SOURCE = Path(__file__).with_name('rollout.c')
-FLAGS = ('-O3', '-march=native', '-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math',
-         '-fPIC')  # fmt: skip
 OUT, PAIR = 3, 2  # see rollout.c
 
 
@@ -61,7 +59,7 @@ class Model(ctypes.Structure):
 @cache
 def load() -> ctypes.CDLL | None:
     """The compiled rollout, or None where it cannot be built."""
-    library = library_of(SOURCE, FLAGS, 'the planner')
+    library = library_of(SOURCE, PRECISE, 'the planner')
     if library is not None:
         library.rollout_scratch.restype = ctypes.c_int64
         library.rollout.restype = None

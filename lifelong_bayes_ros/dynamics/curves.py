@@ -51,25 +51,23 @@ class Curves:
         """Those of some hypotheses; one may come more than once."""
         return Curves(self.straight[rows], self.bent[rows], self.low[rows], self.high[rows])
 
-    def coefficients(self, z: np.ndarray) -> np.ndarray:
-        """c(z) [S, r] at latents z [S, k]."""
-        _, terms = self._terms(z)
-        return (terms[:, None] @ self._weights)[:, 0]
+    def coefficients(self, z: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """c(z) [m, r] at latents z [m, k] of the families `rows` [m], or of all in turn."""
+        rows = np.arange(len(z)) if rows is None else rows
+        held = np.minimum(np.maximum(z[:, :LEADS], self.low[rows]), self.high[rows])
+        terms = np.concatenate([z, monomials(held)], axis=1)
+        return (terms[:, None] @ self._weights[rows])[:, 0]
 
     def touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """c(z) [S, r] and ∂c/∂z [S, k, r] at latents z [S, k]."""
-        held, terms = self._terms(z)
+        held = np.minimum(np.maximum(z[:, :LEADS], self.low), self.high)
+        terms = np.concatenate([z, monomials(held)], axis=1)
         inner = np.concatenate([held, terms[:, self.latents :][:, : len(PAIRS)]], axis=1)
         turn = (inner[:, None] @ self._turns).reshape(len(z), LEADS, -1)
         turn[held != z[:, :LEADS]] = 0.0
         slope = self.straight.copy()
         slope[:, :LEADS] += turn
         return (terms[:, None] @ self._weights)[:, 0], slope
-
-    def _terms(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The first latents, held [S, LEADS], and z with their monomials [S, k + MONOMIALS]."""
-        held = np.minimum(np.maximum(z[:, :LEADS], self.low), self.high)
-        return held, np.concatenate([z, monomials(held)], axis=1)
 
     @cached_property
     def _weights(self) -> np.ndarray:

@@ -22,6 +22,7 @@ class Prediction:
     """One-step predictive of a head and what was observed."""
 
     innovation: Innovation
+    inverse: np.ndarray  # L⁻¹ [ds, ds], S = H Σ Hᵀ + R = L Lᵀ
     residual: np.ndarray  # y − H m [ds]
     nis: float  # normalised innovation squared per output; 1 on average when all is well
     evidence: float  # tempered Student-t log density, nats
@@ -29,7 +30,7 @@ class Prediction:
     @property
     def epistemic(self) -> np.ndarray:
         """Variance of H θ per output [ds]."""
-        return torch.diagonal(self.innovation.epistemic).cpu().numpy()
+        return self.innovation.epistemic.diagonal().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,28 @@ class Head:
         """
         noise = torch.as_tensor(self.noise.variance, device=design.device)
         innovation = self.posterior.predict(design, noise, gain)
-        observed = torch.tensor(target, device=design.device)
-        residual = observed - innovation.mean
-        white = torch.linalg.solve_triangular(innovation.chol, residual[:, None], upper=False)
-        square = float(white.square().sum())
-        log_det = 2 * float(torch.log(torch.diagonal(innovation.chol)).sum())
+        residual = target - innovation.mean.cpu().numpy()
+        inverse = np.linalg.inv(innovation.chol.cpu().numpy())
+        white = inverse @ residual
+        square, log_det = float(white @ white), -2 * float(np.log(inverse.diagonal()).sum())
         ds = len(target)
         return Prediction(
             innovation,
-            residual.cpu().numpy(),
+            inverse,
+            residual,
             square / ds,
             float(EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)),
         )
 
-    def update(self, design: torch.Tensor, prediction: Prediction, in_place: bool = False) -> Head:
+    def update(self, prediction: Prediction, in_place: bool = False) -> Head:
         """Posterior after the observation that `prediction` scored; see `Gaussian.condition`."""
-        residual = torch.tensor(prediction.residual, device=design.device)
-        posterior = self.posterior.condition(prediction.innovation, residual, in_place)
-        left = (residual - design @ (posterior.mean - self.posterior.mean)).cpu().numpy()
-        # H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance again.
-        inverse = torch.cholesky_inverse(prediction.innovation.chol)
+        innovation, inverse = prediction.innovation, prediction.inverse
+        residual = torch.as_tensor(prediction.residual, device=innovation.mean.device)
+        posterior = self.posterior.condition(innovation, residual, in_place)
+        # y − H m⁺ = R S⁻¹ e and H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance.
         r = self.noise.variance
-        variance = np.maximum(r - r * r * torch.diagonal(inverse).cpu().numpy(), 0.0)
+        left = r * (inverse.T @ (inverse @ prediction.residual))
+        variance = np.maximum(r - r * r * np.square(inverse).sum(axis=0), 0.0)
         return Head(posterior, self.noise.update(left**2 + variance))
 
     def replace(self, **changes: Gaussian | Noise) -> Head:

@@ -16,6 +16,7 @@ import numpy as np
 
 from .head import EVIDENCE_DOF, EVIDENCE_TEMPER, student_t
 from .model import Dynamics, Hypotheses
+from .native_filter import NativeFilter, load
 from .noise import Noise
 
 RARE = 0.1  # prior odds that one more thing has changed, at an event
@@ -48,10 +49,7 @@ class HypothesisFilter:
             dynamics: the model that they belong to.
             noise: of its outputs.
         """
-        self.hypotheses = hypotheses
-        self.nominal = dynamics.nominal_theta
-        self.outputs, self._features = dynamics.nominal.shape
-        self.noise = noise
+        self._lay_out(hypotheses, dynamics)
         self.restart(noise, SETTLED)
 
     def restart(self, noise: Noise, rare: float) -> None:
@@ -66,7 +64,7 @@ class HypothesisFilter:
 
     def carry(self, hypotheses: Hypotheses, dynamics: Dynamics) -> None:
         """Go over to another trunk, on which these are the same hypotheses."""
-        self.hypotheses, self.nominal = hypotheses, dynamics.nominal_theta
+        self._lay_out(hypotheses, dynamics)
         self._select()
 
     # ------------------------------------------------------------------ learning
@@ -74,38 +72,15 @@ class HypothesisFilter:
         """Predict and learn from one step, y = target [ds] at design H [ds, n]."""
         self.covariance += WALK * (self._unit - self.covariance)
         basis = self._columns(design)
-        noise = self.noise.variance
         whole = target - design @ self.nominal
-        error, half, inverse, epistemic = self._innovate(basis, whole, self.z, *self._touched)
-        white = (inverse @ error[:, :, None])[:, :, 0]
-        log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
-        square = (white * white).sum(axis=1)
+        learn = self._learn if self._native is None else self._learn_natively
+        error, epistemic, square, log_det, left, variance = learn(basis, whole)
         evidence = EVIDENCE_TEMPER * student_t(square, log_det, self.outputs, EVIDENCE_DOF)
-
-        before = self.weights
-        after = self.log_weight + evidence
-        seen = Seen(
-            _log_sum(after) - _log_sum(self.log_weight),
-            before @ error,
-            _mixed(before, error, np.diagonal(epistemic, axis1=1, axis2=2)),
-        )
-        self.log_weight = after - after.max()
-        z = self.z + (white[:, None] @ half)[:, 0]
-        for _ in range(ROUNDS):  # the iterated filter (Bell & Cathey 1993): Gauss–Newton steps
-            if np.abs(z - self.z).max() < NEAR:
-                break
-            at = z
-            error, half, inverse, _ = self._innovate(basis, whole, at, *self.curves.touch(at))
-            white = (inverse @ error[:, :, None])[:, :, 0]
-            z = self.z + (white[:, None] @ half)[:, 0]
-            if np.abs(z - at).max() < NEAR:
-                break
-        self.z, self._touched = z, self.curves.touch(z)
-        self.covariance -= half.transpose(0, 2, 1) @ half
-        # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
-        left = noise * (white[:, None] @ inverse)[:, 0]
-        variance = noise - noise**2 * (inverse * inverse).sum(axis=1)
-        weights = self.weights
+        before, was = _weights(self.log_weight)
+        self.log_weight = self.log_weight + evidence
+        weights, now = _weights(self.log_weight)
+        seen = Seen(now - was, before @ error, _mixed(before, error, epistemic))
+        self.log_weight -= self.log_weight.max()
         mean = weights @ left
         self.noise = self.noise.update(mean**2 + _mixed(weights, left, variance))
         self._drop()
@@ -149,8 +124,7 @@ class HypothesisFilter:
     @property
     def weights(self) -> np.ndarray:
         """Probability of every hypothesis that is alive."""
-        weight = np.exp(self.log_weight - self.log_weight.max())
-        return weight / weight.sum()
+        return _weights(self.log_weight)[0]
 
     @property
     def changed(self) -> dict[str, float]:
@@ -183,7 +157,7 @@ class HypothesisFilter:
         # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
         c = np.zeros((*self._used.shape, 1 + count), np.float32)
         c[:, :, 0] = weights[:, None] * self._touched[0]
-        c[chosen, :, 1 + np.arange(count)] = self.curves.pick(chosen).coefficients(drawn)
+        c[chosen, :, 1 + np.arange(count)] = self.curves.coefficients(drawn, chosen)
         used = self._used & matter[:, None]
         theta = (self._rows[used[self._used]].T @ c[used]).astype(float)
         shift, result = theta[:, 0], theta[:, 1:]
@@ -209,6 +183,42 @@ class HypothesisFilter:
         self._select()
 
     # ------------------------------------------------------------------ helpers
+    def _learn_natively(self, basis: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...]:
+        """`_learn` in C."""
+        self.z, self._touched = self.z.copy(), tuple(a.copy() for a in self._touched)
+        state = (self.z, self.covariance, *self._touched)
+        return self._native.learn(basis, whole, self.noise.variance, state)
+
+    def _learn(self, basis: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Move z by a step with H B [s, ds, r] and y − H θ₀ [ds].
+
+        Returns:
+            Errors and variances of H θ before [s, ds], squared distances and log determinants
+            [s], errors that are left and their variances [s, ds].
+        """
+        error, half, inverse, epistemic = self._innovate(basis, whole, self.z, *self._touched)
+        white = (inverse @ error[:, :, None])[:, :, 0]
+        log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
+        square = (white * white).sum(axis=1)
+        z = self.z + (white[:, None] @ half)[:, 0]
+        near = np.abs(z - self.z).max() < NEAR
+        for _ in range(ROUNDS):  # the iterated filter (Bell & Cathey 1993): Gauss–Newton steps
+            if near:
+                break
+            at = z
+            seen, half, inverse, _ = self._innovate(basis, whole, at, *self.curves.touch(at))
+            white = (inverse @ seen[:, :, None])[:, :, 0]
+            z = self.z + (white[:, None] @ half)[:, 0]
+            near = np.abs(z - at).max() < NEAR
+        self.z, self._touched = z, self.curves.touch(z)
+        self.covariance -= half.transpose(0, 2, 1) @ half
+        # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
+        noise = self.noise.variance
+        left = noise * (white[:, None] @ inverse)[:, 0]
+        variance = noise - noise**2 * (inverse * inverse).sum(axis=1)
+        spread = np.diagonal(epistemic, axis1=1, axis2=2)
+        return error, spread, square, log_det, left, variance
+
     def _innovate(
         self,
         basis: np.ndarray,
@@ -244,19 +254,32 @@ class HypothesisFilter:
         heads = (phi @ self._heads).reshape(len(self.alive), self.outputs, -1)
         return heads + design[:, self.outputs * self._features :] @ self._tails
 
+    def _lay_out(self, hypotheses: Hypotheses, dynamics: Dynamics) -> None:
+        """Keep the columns of all hypotheses in the layouts that steps and draws need."""
+        self.hypotheses, self.nominal = hypotheses, dynamics.nominal_theta
+        self.outputs, self._features = dynamics.nominal.shape
+        count, _, rank = hypotheses.basis.shape
+        rows = np.ascontiguousarray(hypotheses.basis.transpose(0, 2, 1))
+        heads = hypotheses.basis[:, : self.outputs * self._features]
+        blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)
+        blocks = np.ascontiguousarray(blocks).reshape(self._features, count, -1)
+        tails = hypotheses.basis[:, self.outputs * self._features :].astype(float)
+        self._layouts = rows, rows.any(axis=2), blocks, tails
+
     def _select(self) -> None:
-        basis = self.hypotheses.basis[self.alive]
-        count, _, rank = basis.shape
+        """Go on with the hypotheses that are alive."""
+        rows, used, blocks, tails = self._layouts
         self.curves = self.hypotheses.curves.pick(self.alive)
         self._touched = self.curves.touch(self.z)
         self._unit = np.eye(self.curves.latents)
-        rows = basis.transpose(0, 2, 1)
-        self._used = rows.any(axis=2)  # [s, r]
-        self._rows = rows[self._used]
-        heads = basis[:, : self.outputs * self._features]
-        blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)
-        self._heads = np.ascontiguousarray(blocks).reshape(self._features, -1)
-        self._tails = basis[:, self.outputs * self._features :].astype(float)
+        self._used = used[self.alive]  # [s, r]
+        self._rows = rows[self.alive][self._used]
+        self._heads = blocks[:, self.alive].reshape(self._features, -1)
+        self._tails = tails[self.alive]
+        self._native = None
+        if load() is not None:
+            self.covariance = np.ascontiguousarray(self.covariance, float)
+            self._native = NativeFilter(self.curves, self.outputs, ROUNDS, NEAR)
 
     def _drop(self) -> None:
         keep = self.log_weight > self.log_weight.max() - HOPELESS
@@ -272,9 +295,12 @@ def _left(basis: np.ndarray, whole: np.ndarray, coefficients: np.ndarray) -> np.
     return whole - (basis @ coefficients[:, :, None])[:, :, 0]
 
 
-def _log_sum(log: np.ndarray) -> float:
+def _weights(log: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probabilities from log weights, and the log of their sum."""
     top = log.max()
-    return float(top + np.log(np.exp(log - top).sum()))
+    weight = np.exp(log - top)
+    total = weight.sum()
+    return weight / total, float(top + np.log(total))
 
 
 def _mixed(weights: np.ndarray, error: np.ndarray, variance: np.ndarray) -> np.ndarray:

@@ -87,8 +87,7 @@ class Dynamics:
         """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
         ds, nf = self.nominal.shape
         da = len(u)
-        rows, commands = np.tile(x, (da, 1)), np.tile(u, (da, 1))
-        raw, tangent = self.trunk.raw_and_tangent(rows, commands, np.eye(da))
+        raw, tangent = self.trunk.raw_and_tangent(x[None], u[None], np.eye(da))
         phi = raw[0] @ self.trunk.whiten
         jacobian = self.nominal @ (tangent @ self.trunk.whiten).T
         design = np.zeros((ds, self.size))

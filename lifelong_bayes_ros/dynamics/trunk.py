@@ -66,13 +66,16 @@ class Trunk:
     def raw_and_tangent(
         self, x: np.ndarray, u: np.ndarray, direction: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Raw features [n, nf] and their derivative along a change of command [n, da]."""
+        """Raw features [n, nf] and their derivative along a change of command [n, da].
+
+        Of a single step there may be derivatives along several changes.
+        """
         raw, slope1, tanh = self._forward(x, u)
         commands = slice(len(self.mean) - u.shape[1], None)
         inputs = direction / self.scale[commands]
         hidden = (inputs @ self.w1[commands]) * slope1
         hidden = (hidden @ self.w2) * (1 - tanh * tanh)
-        tangent = np.zeros_like(raw)
+        tangent = np.zeros((len(hidden), raw.shape[1]), raw.dtype)
         width = hidden.shape[1]
         tangent[:, :width] = hidden
         tangent[:, width + len(self.mean) - u.shape[1] : -1] = inputs

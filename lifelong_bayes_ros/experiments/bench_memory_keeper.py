@@ -88,7 +88,7 @@ class Oracle:
             head = head.replace(posterior=head.posterior.widen(learner.family.covariance, share))
         h = torch.tensor(design)
         prediction = head.predict(h, target)
-        self._heads[regime] = head.update(h, prediction)
+        self._heads[regime] = head.update(prediction)
         return float(np.mean(prediction.residual**2 / learner.prior.noise))
 
 

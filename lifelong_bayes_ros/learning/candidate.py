@@ -189,4 +189,4 @@ def absorb(dynamics: Dynamics, head: Head, sample: Sample) -> tuple[Head, float]
     device = head.posterior.mean.device
     design = torch.tensor(dynamics.design(x, u, sample.past.astype(float)), device=device)
     prediction = foresee(dynamics, head, design, dynamics.target(x, sample.x_next.astype(float)))
-    return head.update(design, prediction), prediction.evidence
+    return head.update(prediction), prediction.evidence

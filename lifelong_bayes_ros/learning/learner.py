@@ -343,7 +343,7 @@ class Learner:
         )
         # From what is remembered, so that a tape gives the same head.
         rows = self.dynamics.design(x, u, sample.past.astype(float))
-        design = self._tensor(rows)
+        design = torch.from_numpy(rows).to(self.device)
         target = self.dynamics.target(x, x_next)
         if self.learned % SNAPSHOT_EVERY == 0 or not self._snapshots:
             head = self._shared()
@@ -405,7 +405,7 @@ class Learner:
             jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
             gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
             self.draws = self.draws - gain @ (design @ self.draws + jitter)
-        self.live = self.live.update(design, prediction, self._owned)
+        self.live = self.live.update(prediction, self._owned)
         self._owned = True
 
     def _test_hypotheses(self, sparse: HypothesisFilter, step: _Step) -> Seen:
@@ -509,24 +509,27 @@ class Learner:
         only, do not count against it: the lead is that of the likeliest beginning within the first
         `latest` of them.
         """
+        latest = max(min(latest, steps - 2), 1)
         window = list(self._recent)[-steps:]
-        names = [n for n in self.library.names if all(n in s.stored for s in window)]
-        if not names:
-            return None, float('-inf'), steps
-        live = np.array([s.live for s in window])
-        known = np.array([[s.stored[n] for n in names] for s in window])
-        evidence, nis = known.transpose(2, 1, 0)  # [regimes, steps]
-        begins = max(min(latest, steps - 2), 1)
-        leads = np.cumsum((evidence - live)[:, ::-1], axis=1)[:, ::-1][:, :begins].copy()
-        leads[:, 1:] -= self.config.recall_later  # of several beginnings one is best by chance
-        means = np.cumsum(nis[:, ::-1], axis=1)[:, ::-1] / np.arange(steps, 0, -1)
-        first = np.argmax(leads, axis=1)
-        rows = np.arange(len(names))
-        lead = np.where(means[rows, first] <= self.config.recall_nis, leads[rows, first], -np.inf)
-        best = int(np.argmax(lead))
-        if not np.isfinite(lead[best]):
-            return None, float('-inf'), steps
-        return self.library.names.index(names[best]), float(lead[best]), steps - int(first[best])
+        best: tuple[int | None, float, int] = None, float('-inf'), steps
+        for index, name in enumerate(self.library.names):
+            lead = nis = 0.0
+            found, since, mean = float('-inf'), steps, float('inf')
+            for taken, step in enumerate(reversed(window), start=1):
+                if name not in step.stored:
+                    found = float('-inf')
+                    break
+                evidence, square = step.stored[name]
+                lead += evidence - step.live
+                nis += square
+                later = steps - taken  # than the change point
+                # Of several beginnings one is best by chance.
+                gain = lead - self.config.recall_later if later else lead
+                if later < latest and gain >= found:
+                    found, since, mean = gain, taken, nis / taken
+            if found > best[1] and mean <= self.config.recall_nis:
+                best = index, found, since
+        return best
 
     def _recall(self, index: int, steps: int, gain: float) -> None:
         if index != self.identity:
@@ -597,11 +600,13 @@ class Learner:
 
     def _soften(self) -> None:
         """A weak shift shows as noise that grew: let the head move again."""
+        if self._since_soft < 60:
+            return
         # The typical regime's noise: the least of several estimates is least by chance.
-        known = [np.log(r.head.noise.variance) for r in self.library.regimes]
-        reference = np.exp(np.mean(known, axis=0))
+        known = np.log([r.head.noise.variance for r in self.library.regimes])
+        reference = np.exp(known.mean(axis=0))
         noise = self.live.noise
-        if self._since_soft < 60 or np.max(noise.variance / reference) <= self.config.soft_ratio:
+        if np.max(noise.variance / reference) <= self.config.soft_ratio:
             return
         self._since_soft = 0
         self._widen(0.15)

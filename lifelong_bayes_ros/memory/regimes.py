@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from ..dynamics.head import Head
 from ..errors import UserError
@@ -122,14 +121,17 @@ class RegimeFilter:
 
     def update(self, evidence: dict[str, float]) -> None:
         """One step with the log evidence of every hypothesis (nats)."""
-        names = list(evidence)
-        prior = np.array([self.probabilities.get(n, 0.0) for n in names])
-        prior = prior / prior.sum() if prior.sum() > 0 else np.full(len(names), 1 / len(names))
-        prior = (1 - self.hazard) * prior + self.hazard / len(names)
-        found = np.array([evidence[n] for n in names])
-        log = np.log(prior) - np.maximum(found.max() - found - self.resolution, 0.0)
-        weight = np.exp(log - log.max())
-        self.probabilities = dict(zip(names, (weight / weight.sum()).tolist(), strict=True))
+        even = 1 / len(evidence)
+        known = sum(self.probabilities.get(n, 0.0) for n in evidence)
+        best = max(evidence.values())
+        weights = {}
+        for name, found in evidence.items():
+            before = self.probabilities.get(name, 0.0) / known if known > 0 else even
+            behind = max(best - found - self.resolution, 0.0)
+            prior = (1 - self.hazard) * before + self.hazard * even
+            weights[name] = prior * math.exp(-behind)
+        total = sum(weights.values())
+        self.probabilities = {name: weight / total for name, weight in weights.items()}
 
     def rename(self, old: str, new: str) -> None:
         """Hand the probability of one hypothesis to another, e.g. `new` to a stored regime."""

@@ -186,7 +186,7 @@ def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = F
     device = head.posterior.mean.device
     design = torch.tensor(dynamics.design(x, u, past), dtype=torch.float64, device=device)
     target = dynamics.target(x, sample.x_next.astype(float))
-    return head.update(design, foresee(dynamics, head, design, target), in_place)
+    return head.update(foresee(dynamics, head, design, target), in_place)
 
 
 def merge(first: Head, second: Head, prior: Gaussian) -> Head:

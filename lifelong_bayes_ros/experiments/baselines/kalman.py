@@ -53,7 +53,7 @@ class Kalman(Baseline):
         """Predict and condition on what z explains, target [ds] = design [ds, k] · z + e."""
         self.head = self.head.replace(posterior=self.drift(self.head.posterior))
         prediction = self.head.predict(design, target)
-        self.head = self.head.update(design, prediction)
+        self.head = self.head.update(prediction)
         self.noise = self.head.noise
         return prediction
 
