@@ -41,6 +41,7 @@ from .surprise import WINDOW, Surprise
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
+CERTAIN = 100  # transitions after which a weak shift would have shown
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 SLACK = 1e-3  # of a command's half range beyond its limits: rounding
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
@@ -161,6 +162,7 @@ class Learner:
         # the surprise test.
         reach = -(-(self.config.purge + WINDOW) // SNAPSHOT_EVERY) + 1
         self._snapshots: deque[tuple[int, Head, Tape]] = deque(maxlen=reach)
+        self._certain: deque[tuple[int, Head, Tape]] = deque(maxlen=3)  # and longer ago
         self._owned = False  # nobody else holds the live head: it may be updated in place
         self.draws = self._nominal_draws
         self.sparse: HypothesisFilter | None = None
@@ -349,6 +351,8 @@ class Learner:
             head = self._shared()
             self.tape = self.tape.bounded(head, self.config.journal)
             self._snapshots.append((self.learned, head, self.tape))
+        if self.age % (CERTAIN // 2) == 0 and self.identity is not None:
+            self._certain.append((self.learned, self._shared(), self.tape))
         self.learned += 1
         self.age += 1
         self._since_event += 1
@@ -579,6 +583,7 @@ class Learner:
         self.tape = self.tape.add(Hold())
         self.surprise.reset()
         self._snapshots.clear()
+        self._certain.clear()
         self.age = steps
         self._since_event = steps
 
@@ -599,7 +604,7 @@ class Learner:
             self.library.commit(self.identity, head, tape)
 
     def _soften(self) -> None:
-        """A weak shift shows as noise that grew: let the head move again."""
+        """A weak shift shows as noise that grew: let the head move again, and find its regime."""
         if self._since_soft < 60:
             return
         # The typical regime's noise: the least of several estimates is least by chance.
@@ -609,12 +614,31 @@ class Learner:
         if np.max(noise.variance / reference) <= self.config.soft_ratio:
             return
         self._since_soft = 0
+        before = self.regime
+        self._doubt()
         self._widen(0.15)
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
         self._restart_hypotheses(list(self._recent)[-WINDOW:])
         self.tape = self.tape.add(Hold(lowered))
-        self._event('soft_shift', ratio=round(float(np.max(noise.variance / reference)), 2))
+        ratio = round(float(np.max(noise.variance / reference)), 2)
+        self._event('soft_shift', left=before, ratio=ratio)
+
+    def _doubt(self) -> None:
+        """Leave a regime as it was before a shift that was too weak to be noticed at once.
+
+        The live head goes on as it is, as one that `_settle` will find a regime for.
+        """
+        if self.identity is None:
+            return
+        sure = [kept for seen, *kept in self._certain if seen <= self.learned - CERTAIN]
+        if sure:
+            self._commit(*sure[-1])
+        reservoir = self.library.regimes[self.identity].reservoir
+        reservoir.drop([s.sample for s in self._recent])
+        self.identity, self.age = None, 0
+        self.waiting = Reservoir(self.config.reservoir)
+        self._certain.clear()
 
     def _settle(self) -> None:
         """Give a calm, mature head its identity: a stored regime, or a new one."""
@@ -722,6 +746,7 @@ class Learner:
         self.outcomes = self.outcomes.carried(self.dynamics.trunk, outcome.job.recent)
         self._bank = candidate.bank
         self._snapshots.clear()
+        self._certain.clear()
         for step in self._recent:
             x, u = step.sample.x.astype(float), step.sample.u.astype(float)
             step.design = self._tensor(self.dynamics.design(x, u, step.sample.past.astype(float)))
