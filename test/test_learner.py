@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
+from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig, student_quantile
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, stream
@@ -309,3 +310,37 @@ def test_what_memory_holds_does_not_move_with_the_live_head(tiny_prior):
     for posterior, (mean, covariance) in zip(held, before, strict=True):
         assert torch.equal(posterior.mean, mean)
         assert torch.equal(posterior.covariance, covariance)
+
+
+@pytest.mark.parametrize('way', ['never', 'late', 'weakly'])
+def test_a_shift_that_goes_unnoticed_does_not_cost_the_memory_of_a_regime(
+    tiny_prior, monkeypatch, way
+):
+    learner = live(tiny_prior, stream(LOSS, 200, 0), recall_nats_calm=np.inf)
+    lost = learner.regime
+    assert lost not in ('nominal', 'new')
+    fresh = stream(LOSS, 60, 1)
+
+    def known():
+        head = learner.library.regimes[learner.library.names.index(lost)].head
+        theta, past = head.posterior.mean.numpy(), learner.dynamics.history()
+        return np.mean([error(learner, theta, t, past) for t in fresh])
+
+    learner.consolidate()
+    before = known()
+    learner.take_events()
+    with monkeypatch.context() as patch:
+        patch.setattr(surprise, 'FAST_LIMIT', np.inf)
+        patch.setattr(surprise, 'SLOW_LIMIT', np.inf)
+        ratio = 2.2 if way == 'weakly' else np.inf
+        learner.config = replace(learner.config, soft_ratio=ratio)
+        for transition in stream(HOME, 12 if way == 'late' else 150, 2, first=200):
+            learner.observe(transition)
+    for transition in stream(HOME, 60 if way == 'late' else 0, 3, first=212):
+        learner.observe(transition)
+    learner.consolidate()
+    assert known() < 1.3 * before
+    assert learner.regime != lost
+    names = [e.event for e in learner.take_events()]
+    assert ('soft_shift' in names) == (way == 'weakly')
+    assert 'new_regime' in names

@@ -109,9 +109,9 @@ def contradict(seed: int, progress: Progress = lambda share: None) -> Kept:
             learner.observe(transition)
             step += transition.usable
         found.learned[name] = error(name, learner.live)
-        owner[name] = learner.regime
         for kept, absorbed in learner.consolidate().merged:
             owner = {n: kept if o == absorbed else o for n, o in owner.items()}
+        owner[name] = learner.regime
         progress((number + 1) / len(lived.phases))
     heads = {r.name: r.head for r in learner.library.regimes}
     heads[NEW] = learner.live

@@ -28,6 +28,7 @@ from ..dynamics.hypotheses import RARE, SETTLED, HypothesisFilter, Seen
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
+from ..memory.commits import newest_fitting
 from ..memory.consolidation import Budget, Consolidation, consolidation, too_small
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
@@ -144,9 +145,9 @@ class Learner:
 
         self.live = self.nominal
         self.tape = Tape(self.live, root=self.nominal.posterior)  # how the live head came about
-        self.identity: int | None = 0  # stored regime that the live head belongs to
         reservoir = Reservoir(self.config.reservoir)
         self.library = Library([Regime(NOMINAL, self.nominal, reservoir, self.tape)])
+        self.identity = 0
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
@@ -241,6 +242,16 @@ class Learner:
         return NEW if self.identity is None else self.library.regimes[self.identity].name
 
     @property
+    def identity(self) -> int | None:
+        """Index of the stored regime that the live head belongs to; None: of none yet."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, index: int | None) -> None:
+        self._identity = index
+        self._note_known()
+
+    @property
     def changed(self) -> dict[str, float]:
         """Probability that each thing has changed, as far as hypotheses explain what is seen."""
         return {} if self.sparse is None or self.dense else self.sparse.changed
@@ -264,7 +275,7 @@ class Learner:
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
         """Begin one, to go on with by `_consolidate`; one that is under way is given up."""
-        self._commit(self._shared(), self.tape)
+        self._commit(self._shared(), self.tape, stays=True)
         budget = Budget(self.config.capacity, self.config.memory_bytes)
         noise = self.prior.noise
         self._job = consolidation(self.dynamics, self.library, self.family, noise, budget)
@@ -598,10 +609,39 @@ class Learner:
             reservoir.drop([s.sample for s in list(self._recent)[-steps:]])
         return snapshot
 
-    def _commit(self, head: Head, tape: Tape) -> None:
-        """Keep what a head learned, if it lived long enough to be worth it."""
-        if self.identity is not None and self.age >= self.config.store_age:
-            self.library.commit(self.identity, head, tape)
+    def _commit(self, head: Head, tape: Tape, stays: bool = False) -> None:
+        """Keep what a head learned, if it lived long enough to be worth it.
+
+        Only as far as it still is the regime that it belongs to: else an earlier version of it is
+        kept, and the head is stored beside it if it has become another regime for good: if it
+        `stays` the live one, or there is no such version.
+        """
+        if not self.identity or self.age < self.config.store_age:
+            return
+        regime = self.library.regimes[self.identity]
+        versions = [(head, tape), *(kept for _, *kept in reversed(self._certain))]
+        known, seen = self._known
+        noise = self.prior.noise
+        fitting = newest_fitting(self.dynamics, noise, known, regime.head, versions)
+        if fitting is not None:
+            self.library.commit(self.identity, *fitting)
+        if fitting is not versions[0]:
+            regime.reservoir.samples, regime.reservoir.seen = known, seen
+        if fitting is None or (stays and fitting is not versions[0]):
+            reservoir = Reservoir(self.config.reservoir)
+            for step in self._recent:
+                reservoir.add(step.sample, self.rng)
+            self.identity = self.library.store(head, reservoir, tape)
+            self._certain.clear()
+            self._event('new_regime', regime=self.regime, left=regime.name)
+        self._note_known()
+
+    def _note_known(self) -> None:
+        """Note what is known of the regime before the live head learns on in it."""
+        self._known: tuple[list[Sample], int] = [], 0
+        if self.identity is not None:
+            reservoir = self.library.regimes[self.identity].reservoir
+            self._known = list(reservoir.samples), reservoir.seen
 
     def _soften(self) -> None:
         """A weak shift shows as noise that grew: let the head move again, and find its regime."""
