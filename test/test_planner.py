@@ -323,8 +323,8 @@ def test_a_limit_is_kept_exactly_where_the_probability_is(probability):
     epistemic, aleatoric = 0.04, 0.03
     k = NormalDist().inv_cdf(probability)
     edge = 0.3 - k * np.hypot(epistemic, aleatoric)
-    noise = np.zeros((3, 6))
-    noise[:, 2] = aleatoric**2
+    noise = np.zeros(6)
+    noise[2] = aleatoric**2
     assert penalty(gaussian_states(edge - 0.004, epistemic), noise, 1.0)[0] == 0
     assert penalty(gaussian_states(edge + 0.004, epistemic), noise, 1.0)[0] > 0
     wary = penalty(gaussian_states(edge - 0.004, epistemic), noise, 2.0)[0]
@@ -336,13 +336,13 @@ def test_a_penalty_grows_but_does_not_explode(beyond, further):
     penalty = Chance(spec_with({'pitch': {'low': -0.3, 'high': 0.3, 'weight': 7.0}}))
     states = np.zeros((1, 2, 1, 6), np.float32)
     states[0, :, 0, 2] = 0.3 + beyond, 0.3 + beyond * further
-    near, far = penalty(states, np.zeros((1, 6)), 1.0)
+    near, far = penalty(states, np.zeros(6), 1.0)
     assert near <= far <= 7.0 * beyond * further / (SHARE * 0.6) + 1e-3
 
 
 def test_where_there_is_no_room_between_the_margins_the_middle_is_best():
     penalty = Chance(spec_with({'pitch': {'low': -0.1, 'high': 0.1, 'probability': 0.999}}))
-    noise = np.full((1, 6), 1.0)
+    noise = np.full(6, 1.0)
     states = np.zeros((1, 5, 1, 6), np.float32)
     states[0, :, 0, 2] = [-0.4, -0.05, 0.0, 0.05, 0.4]
     found = penalty(states, noise, 1.0)

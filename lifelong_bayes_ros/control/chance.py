@@ -2,7 +2,9 @@
 
 A limit counts as kept at a step where the mean of the predicted state stays k standard deviations
 away from it, with k the quantile of the probability under a normal distribution; the deviation is
-that of the posterior draws and of the noise along the plan together.
+that of the posterior draws and of the noise of a step together. What noise adds up to along a plan
+does not count: the robot plans anew at every step, and margins that grow as if it did not leave no
+plan at all.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class Chance:
 
         Args:
             states: predicted states under each draw, arrays of `lib`.
-            noise: variance of the noise gathered along a plan [h, ds].
+            noise: variance of the noise of a step [ds].
             caution: what the margins are multiplied by.
             lib: numpy or torch.
         """
@@ -65,7 +67,7 @@ class Chance:
                 self._unit,
                 np.float32(caution) * self._quantile,
                 self._weight,
-                noise[:, self.channels].astype(np.float32),
+                noise[self.channels].astype(np.float32),
             )
         )
         states = states[..., self.channels]

@@ -62,11 +62,14 @@ class Mppi(Optimizer):
     """Model predictive path integral control (Williams et al. 2017).
 
     The plan is the mean of all candidates, weighted by exp(−cost / temperature). The scale of the
-    costs varies by orders of magnitude along a life, so the temperature is relative.
+    costs varies by orders of magnitude along a life, so the temperature is relative. Some
+    candidates stray less than others: far ones find another way, near ones make the most of it,
+    and find what room limits leave.
     """
 
     def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
-        unit = noise(count)
+        stray = np.geomspace(self.settings.finest, 1.0, count, dtype=np.float32)
+        unit = stray[:, None, None] * noise(count)
         unit[0] = 0  # the last plan itself
         return self._within(self.plan + unit * self._scale)
 

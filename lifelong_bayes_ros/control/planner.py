@@ -13,14 +13,12 @@ from ..dynamics.model import Dynamics
 from ..memory.regimes import NEW
 from .chance import Chance
 from .cost import Cost
-from .forecast import noise_along
 from .goals import Goal
 from .native import native_rollout
 from .noise import autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
 
-VAST = 1e6  # variance of what is not known at all
 RED = 2.0  # exponent of iCEM's noise where the robot file gives none
 
 
@@ -149,7 +147,9 @@ class Planner:
         caution = 1.0
         if self.beta or self.chance:
             caution += self.settings.careful * self.doubt(belief, stamp_ns)
-        noise = self._noise_ahead(belief, x, past) if self.chance else None
+        # Of one step: replanning answers to what it adds up to along a plan.
+        dof = belief.noise_dof
+        noise = self.dynamics.scale**2 * belief.noise * (dof / (dof - 2))
 
         def cost(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             actions, penalty = array(plans), None
@@ -175,14 +175,6 @@ class Planner:
 
     def _to_host(self, array: Any) -> np.ndarray:
         return array if self._device is None else array.cpu().numpy()
-
-    def _noise_ahead(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
-        """Variance of the noise gathered along the last plan [h, ds]."""
-        plan = self.optimizer.plan
-        states = self.rollout.run(self.rollout.weights(belief.theta), x, plan[None], past)[0]
-        noise = noise_along(self.dynamics, belief, x, states.astype(float), plan)
-        # Of a plan that runs away there is no variance; the search must go on.
-        return np.nan_to_num(noise, nan=VAST, posinf=VAST)
 
     def _shift(self, stamp_ns: int) -> None:
         """Move the last plan on by the steps that have passed."""

@@ -107,8 +107,10 @@ class Planning(Section):
     `draws` draws; through all, the cost is the mean over them plus `beta` standard deviations.
     Where the regime is new or the belief stale, that and the margins of `cost.chance` grow by the
     factor 1 + `careful`. The noise of candidates is autoregressive (`correlation`), or has a power
-    that falls as frequency^−`colour`. `temperature` is MPPI's; `elites`, the share of them to
-    `keep`, the factor by which each iteration's candidates `shrink`, and `momentum` are iCEM's.
+    that falls as frequency^−`colour`. `temperature` is MPPI's, and `finest`: its candidates' noise
+    is from that share of `noise` up to all of it, evenly by its logarithm. `elites`, the share of
+    them to `keep`, the factor by which each iteration's candidates `shrink`, and `momentum` are
+    iCEM's.
     The `engine` rolls out in compiled C (`native`; without a C compiler in numpy), numpy or torch.
     """
 
@@ -126,6 +128,7 @@ class Planning(Section):
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.7
     colour: NonNegative | None = None
     temperature: Positive = 0.1
+    finest: Annotated[float, Field(gt=0, le=1)] = 0.3
     elites: Annotated[int, Field(ge=2)] = 10
     keep: Share = 0.3
     shrink: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
