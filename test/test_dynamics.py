@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong_bayes_ros.dynamics.belief import Belief, predict
+from lifelong_bayes_ros.dynamics.belief import Belief, predict, predict_means
 from lifelong_bayes_ros.dynamics.head import EVIDENCE_TEMPER, Head, student_t
 from lifelong_bayes_ros.dynamics.model import DELAYS
 from lifelong_bayes_ros.dynamics.noise import Noise
@@ -261,3 +261,25 @@ def test_entropy_tells_a_sure_belief_from_a_doubtful_one():
     torn = some_belief(none[0], none, regimes={'nominal': 0.5, 'r1': 0.5, 'new': 0.0})
     assert sure.entropy == 0
     assert torn.entropy == pytest.approx(np.log(2))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_means_of_several_commands_are_those_of_each(seed):
+    rng = np.random.default_rng(seed)
+    dynamics = random_dynamics(seed=seed)
+    n, ds = dynamics.size, len(dynamics.scale)
+    theta = (dynamics.nominal_theta + 0.1 * rng.normal(size=n)).astype(np.float32)
+    factor = rng.normal(size=(n, 4)).astype(np.float32)
+    belief = Belief(0, 0, theta, factor, np.ones(ds, np.float32), 40.0, {}, 'nominal', 'learned')
+    x, u, past = random_step(dynamics, rng)
+    commands = u + rng.normal(size=(3, len(u)))
+    means = predict_means(dynamics, belief, x, commands, past)
+    for command, mean in zip(commands, means):
+        spread = predict(dynamics, belief, x, command, past)
+        np.testing.assert_allclose(mean, spread.mean, rtol=1e-5, atol=1e-6)
+        design = dynamics.design(x, command, past)
+        expected = dynamics.spec.wrap(x + dynamics.scale * (design @ theta))
+        np.testing.assert_allclose(spread.mean, expected, rtol=1e-9, atol=1e-9)
+        variance = dynamics.scale**2 * np.square(design @ factor).sum(axis=1)
+        np.testing.assert_allclose(spread.epistemic, variance, rtol=1e-9)

@@ -30,6 +30,7 @@ from .kernel_step import KernelStep
 from .rule import SOBA, Rule
 from .slot import Slot, State
 from .twin import twin
+from .untraced import untraced
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -139,7 +140,9 @@ class BLR(torch.optim.Optimizer):
         """Add a group; `prior` may give it a posterior over its parameters."""
         param_group = dict(param_group)
         prior = param_group.pop('prior', None)
-        super().add_param_group(param_group)
+        # The bare method: torch's is decorated, see `untraced`.
+        add = torch.optim.Optimizer.add_param_group
+        getattr(add, '__wrapped__', add)(self, param_group)
         group = self.param_groups[-1]
         try:
             self._check(group, prior)
@@ -247,7 +250,7 @@ class BLR(torch.optim.Optimizer):
         """A draw from the posterior; the parameters themselves stay at the mean."""
         return self._sampling
 
-    @torch._disable_dynamo  # see `step`
+    @untraced  # see `step`
     def _enter(self) -> Draw:
         if self._inside:
             raise RuntimeError('sampled() is entered already: one draw at a time')
@@ -257,7 +260,7 @@ class BLR(torch.optim.Optimizer):
         self._inside = True
         return Draw(self._samples)
 
-    @torch._disable_dynamo  # see `step`
+    @untraced  # see `step`
     def _leave(self, draw: Draw, failed: bool) -> None:
         self._inside = False
         gradients = [(p, sample.grad) for p, sample in self._samples.items()]
@@ -336,7 +339,7 @@ class BLR(torch.optim.Optimizer):
     # Learning.
 
     # Traced by torch.compile, what an optimizer counts in its attributes would be lost.
-    @torch._disable_dynamo
+    @untraced
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the draws since the last step.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..dynamics.belief import Belief, Spread, predict
+from ..dynamics.belief import Belief, Spread, predict, predict_means
 from ..dynamics.model import DELAYS, Dynamics
 from ..memory.regimes import NEW
 from ..robot.transitions import State
@@ -218,11 +218,12 @@ class Controller:
         spec = self.dynamics.spec
         gain = np.zeros((len(spec.state), len(wanted)))
         if self.safety.needs_outlook:
-            for j, step in enumerate(NUDGE * spec.action_half_range):
-                nudged = wanted.astype(float)
-                nudged[j] += step if nudged[j] < spec.neutral[j] else -step
-                mean = self._predict(belief, state, nudged, past).mean
-                gain[:, j] = spec.wrap(mean - spread.mean) / (nudged[j] - wanted[j])
+            steps = NUDGE * spec.action_half_range
+            steps = np.where(wanted < spec.neutral, steps, -steps)
+            nudged = wanted.astype(float) + np.diag(steps)
+            x = state.x.astype(float)
+            means = predict_means(self.dynamics, belief, x, nudged, past)
+            gain = (spec.wrap(means - spread.mean) / steps[:, None]).T
         trust = spec.safety.stale if stale else 1.0
         unknown = belief.regimes.get(NEW, 0.0)  # probability
         trust *= 1.0 - unknown * (1.0 - spec.safety.new_regime)

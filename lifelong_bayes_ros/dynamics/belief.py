@@ -58,16 +58,36 @@ def predict(
     dynamics: Dynamics, belief: Belief, x: np.ndarray, u: np.ndarray, past: np.ndarray
 ) -> Spread:
     """Predict the next state from x [ds] and u [da] after past commands [DELAYS, da]."""
-    design = dynamics.design(x, u, past)
-    phi = design[0, : dynamics.trunk.size]
+    phi, tangent = dynamics.parts(x, u, past)
+    ds, nf = dynamics.nominal.shape
+    at = ds * nf
+
+    def product(theta: np.ndarray) -> np.ndarray:
+        """H θ [ds, m] of θ [n, m]."""
+        return phi @ theta[:at].reshape(ds, nf, -1) + tangent @ theta[at:]
+
     unit = dynamics.scale**2
     dof = belief.noise_dof
     return Spread(
-        dynamics.spec.wrap(x + dynamics.scale * (design @ belief.theta)),
-        unit * np.square(design @ belief.factor).sum(axis=1),
+        dynamics.spec.wrap(x + dynamics.scale * product(belief.theta[:, None])[:, 0]),
+        unit * np.square(product(belief.factor)).sum(axis=1),
         unit * belief.noise * (dof / (dof - 2)),
         float(np.mean(np.square(phi))),
     )
+
+
+def predict_means(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, commands: np.ndarray, past: np.ndarray
+) -> np.ndarray:
+    """Mean next states [m, ds] from x [ds] under several commands [m, da], as `predict`."""
+    w, g, b, c = dynamics.split(belief.theta)
+    change = commands * g + b * dynamics.spec.action_half_range
+    change = change + np.tensordot(c, past[:, None] - commands, axes=1)
+    rows = np.broadcast_to(x, (len(commands), len(x)))
+    raw, slope = dynamics.trunk.raw_and_tangent(rows, commands, change)
+    whiten = dynamics.trunk.whiten
+    y = raw @ (whiten @ w.T) + slope @ (whiten @ dynamics.nominal.T)
+    return dynamics.spec.wrap(x + dynamics.scale * y)
 
 
 def predict_outcomes(

@@ -41,6 +41,11 @@ class Dynamics:
         """θ of the nominal plant [n]: W₀ and no actuator error."""
         return np.concatenate([self.nominal.ravel(), np.zeros(self.size - self.nominal.size)])
 
+    @cached_property
+    def _from_slope(self) -> np.ndarray:
+        """W₀ on derivatives of raw features [nf, ds]."""
+        return self.trunk.whiten @ self.nominal.T
+
     def history(self) -> np.ndarray:
         """Past commands [DELAYS, da] before anything was commanded."""
         return np.tile(self.spec.neutral, (DELAYS, 1))
@@ -85,19 +90,26 @@ class Dynamics:
 
     def design(self, x: np.ndarray, u: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
+        phi, tangent = self.parts(x, u, past)
         ds, nf = self.nominal.shape
-        da = len(u)
-        raw, tangent = self.trunk.raw_and_tangent(x[None], u[None], np.eye(da))
-        phi = raw[0] @ self.trunk.whiten
-        jacobian = self.nominal @ (tangent @ self.trunk.whiten).T
         design = np.zeros((ds, self.size))
         for j in range(ds):
             design[j, j * nf : (j + 1) * nf] = phi
-        at = ds * nf
-        design[:, at : at + da] = jacobian * u
-        design[:, at + da : at + 2 * da] = jacobian * self.spec.action_half_range
-        design[:, at + 2 * da :] = jacobian @ (past - u).T
+        design[:, ds * nf :] = tangent
         return design
+
+    def parts(
+        self, x: np.ndarray, u: np.ndarray, past: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `design` is made of: features φ [nf] and structured columns [ds, k]."""
+        da = len(u)
+        raw, slope = self.trunk.raw_and_tangent(x[None], u[None], np.eye(da))
+        jacobian = (slope @ self._from_slope).T
+        tangent = np.empty((len(jacobian), 2 * da + DELAYS))
+        tangent[:, :da] = jacobian * u
+        tangent[:, da : 2 * da] = jacobian * self.spec.action_half_range
+        tangent[:, 2 * da :] = jacobian @ (past - u).T
+        return raw[0] @ self.trunk.whiten, tangent
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -129,11 +128,12 @@ def fingerprint(prior: Prior) -> str:
 
 def encode_belief(belief: Belief, prior_fingerprint: str) -> bytes:
     """A Belief for the prior of that fingerprint."""
-    meta = asdict(belief)
+    meta = dict(vars(belief))
     arrays = {name: meta.pop(name) for name in ('theta', 'factor', 'noise')}
     heads = meta.pop('outcomes')
-    arrays |= {f'outcomes.{n}.{k}': h.pop(k) for n, h in heads.items() for k in ('mean', 'factor')}
-    meta['outcomes'] = {name: head['classes'] for name, head in heads.items()}
+    parts = ('mean', 'factor')
+    arrays |= {f'outcomes.{n}.{k}': getattr(h, k) for n, h in heads.items() for k in parts}
+    meta['outcomes'] = {name: head.classes for name, head in heads.items()}
     return pack('belief', arrays, {'prior': prior_fingerprint, **meta})
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -35,6 +36,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
@@ -89,7 +91,29 @@ AUTOSTART = Parameter('autostart', False, 'configure and activate without a life
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 ACK_SECONDS = 0.5
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
+SELDOM = 0.05  # s between two looks at a service
 ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Executor(SingleThreadedExecutor):
+    """Looks at services now and then only.
+
+    Every entity costs each round some time, and a node has a dozen services, of lifecycle and
+    parameters, that hardly anybody calls while messages come in a hundred times per second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: WeakKeyDictionary[Service, float] = WeakKeyDictionary()
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether to wait for an entity in this round."""
+        if isinstance(entity, Service):
+            now = time.monotonic()
+            if now < self._next.get(entity, 0.0):
+                return False
+            self._next[entity] = now + SELDOM
+        return super().can_execute(entity)
 
 
 class Unserved(CallbackGroup):
@@ -498,7 +522,7 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     for number in ENDING:
         signal.signal(number, lambda *_: node.stop.set())
     parent = int(os.environ.get(PARENT, 0))
-    executor = SingleThreadedExecutor()
+    executor = Executor()
     executor.add_node(node)
     code = 0
     try:
