@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dynamics.belief import Belief
+from ..dynamics.belief import Belief, predict
 from ..dynamics.model import Dynamics
 from ..memory.regimes import NEW
 from .chance import Chance
@@ -19,6 +19,7 @@ from .noise import autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
 
+VAST = 1e6  # variance of what is not known at all
 RED = 2.0  # exponent of iCEM's noise where the robot file gives none
 
 
@@ -147,9 +148,7 @@ class Planner:
         caution = 1.0
         if self.beta or self.chance:
             caution += self.settings.careful * self.doubt(belief, stamp_ns)
-        # Of one step: replanning answers to what it adds up to along a plan.
-        dof = belief.noise_dof
-        noise = self.dynamics.scale**2 * belief.noise * (dof / (dof - 2))
+        variance = self._variance(belief, x, past) if self.chance else None
 
         def cost(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
             actions, penalty = array(plans), None
@@ -157,7 +156,7 @@ class Planner:
                 states = run(weights, x, actions, past)
                 if self.chance:
                     members = states if states.ndim == 4 else states[None]
-                    penalty = host(self.chance(members, noise, caution, self.cost.lib))
+                    penalty = host(self.chance(members, variance, caution, self.cost.lib))
                 total = self.cost(states, actions, previous, target)
                 if states.ndim == 4:
                     total = self._over_draws(total, self.beta * caution)
@@ -175,6 +174,16 @@ class Planner:
 
     def _to_host(self, array: Any) -> np.ndarray:
         return array if self._device is None else array.cpu().numpy()
+
+    def _variance(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
+        """Variance of the next state [ds] that margins are for: replanning answers to the rest.
+
+        Of noise, and of ignorance where candidates are not rolled out through draws that show it.
+        """
+        first = self.optimizer.plan[0].astype(float)
+        spread = predict(self.dynamics, belief, x.astype(float), first, past)
+        known = spread.aleatoric + (spread.epistemic if self.through == 'mean' else 0.0)
+        return np.nan_to_num(known, nan=VAST, posinf=VAST)
 
     def _shift(self, stamp_ns: int) -> None:
         """Move the last plan on by the steps that have passed."""

@@ -158,10 +158,10 @@ class HypothesisFilter:
         c = np.zeros((*self._used.shape, 1 + count), np.float32)
         c[:, :, 0] = weights[:, None] * self._touched[0]
         c[chosen, :, 1 + np.arange(count)] = self.curves.coefficients(drawn, chosen)
-        used = self._used & matter[:, None]
-        theta = (self._rows[used[self._used]].T @ c[used]).astype(float)
-        shift, result = theta[:, 0], theta[:, 1:]
-        return self.nominal + shift, result - shift[:, None]
+        c[~matter] = 0.0
+        moved = (c[self._used].T @ self._rows).astype(float)
+        shift, result = moved[0], moved[1:]
+        return self.nominal + shift, np.ascontiguousarray((result - shift).T)
 
     # ------------------------------------------------------------------ state
     def state(self) -> dict[str, np.ndarray]:

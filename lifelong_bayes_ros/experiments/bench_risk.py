@@ -2,7 +2,7 @@
 
 The robots' own lives, under robot files whose `cost.chance` holds the limits of
 `config/robots/tight`. Both planners act on the same learner's Belief and pay the same for a limit;
-one looks at the mean prediction only, the other also at posterior draws and noise.
+one holds the mean prediction to it, the other leaves room for ignorance and noise.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ ROBOTS = ('quad', 'arm', 'diffdrive', 'cartpole')
 MEAN, RISK = 'mean', 'risk-aware'
 KEPT = Path('out/bench/risk')
 PROBABILITY = {MEAN: 0.5, RISK: 0.99}  # that a limit is kept; 0.5: the mean prediction keeps it
-PLANNER = {
-    MEAN: {'through': 'mean', 'beta': 0.0},
-    RISK: {'through': 'all', 'draws': 4, 'beta': 0.5, 'careful': 1.0},
-}
+WEIGHT = 30.0  # of a broken limit: hard ones, for both
+PLANNERS = (MEAN, RISK)
 
 
 class Limit(Section):
@@ -67,9 +65,13 @@ def tight_limits(robot: str) -> dict[str, Limit]:
 def tight_robot(robot: str, planner: str) -> RobotSpec:
     """A shipped robot whose planner knows the tight limits."""
     data = load_robot(robot).model_dump()
-    data['planner'] |= PLANNER[planner]
     data['cost']['chance'] = {
-        name: {'low': limit.low, 'high': limit.high, 'probability': PROBABILITY[planner]}
+        name: {
+            'low': limit.low,
+            'high': limit.high,
+            'probability': PROBABILITY[planner],
+            'weight': WEIGHT,
+        }
         for name, limit in tight_limits(robot).items()
     }
     return RobotSpec.model_validate(data)
@@ -140,7 +142,7 @@ def risk_report(
     out = out or KEPT
     for robot in ROBOTS:
         Training(robot).prior(lambda share, what, r=robot: status(f'{r}: {what}', share))
-    units = [RiskUnit(r, p, s) for s in seeds for r in ROBOTS for p in PLANNER]
+    units = [RiskUnit(r, p, s) for s in seeds for r in ROBOTS for p in PLANNERS]
     keys = {(u.robot, u.planner): u.key() for u in units}
     found = {unit: _kept(out, unit, keys[unit.robot, unit.planner]) for unit in units}
     todo = [unit for unit in units if found[unit] is None]
@@ -157,10 +159,10 @@ def risk_report(
 def risk_rows(found: dict[RiskUnit, dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of the lives found."""
     rows, totals, ratios = [], {MEAN: 0, RISK: 0}, []
-    lives = len(found) // len(PLANNER)
+    lives = len(found) // len(PLANNERS)
     for robot in dict.fromkeys(unit.robot for unit in found):
         count, score, steps = {}, {}, 0
-        for planner in PLANNER:
+        for planner in PLANNERS:
             results = [r for u, r in found.items() if (u.robot, u.planner) == (robot, planner)]
             count[planner] = sum(r['beyond'] for r in results)
             score[planner] = float(np.mean([r['score'] for r in results]))
