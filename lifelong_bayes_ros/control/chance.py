@@ -2,10 +2,10 @@
 
 A limit counts as kept at a step where the mean of the predicted state stays k standard deviations
 away from it, with k the quantile of the probability under a normal distribution; the deviation is
-that of the posterior draws along the plan and of the noise of one step together; of the ignorance of
-one step, too, where a plan is rolled out through the mean. What a step's variance adds up to along
-a plan does not count: the robot plans anew at every step, and margins that grow as if it did not
-leave no plan at all.
+that of the posterior draws along the plan and of the noise of one step together; of the ignorance
+of one step, too, where a plan is rolled out through the mean. What a step's variance adds up to
+along a plan does not count: the robot plans anew at every step, and margins that grow as if it did
+not leave no plan at all.
 """
 
 from __future__ import annotations
