@@ -36,7 +36,7 @@ Status = Callable[[str, float], None]
 ROBOTS = ('quad', 'arm', 'diffdrive', 'cartpole')
 MEAN, RISK = 'mean', 'risk-aware'
 KEPT = Path('out/bench/risk')
-PROBABILITY = {MEAN: 0.5, RISK: 0.99}  # that a limit is kept; 0.5: the mean prediction keeps it
+PROBABILITY = {MEAN: 0.5, RISK: 0.95}  # that a limit is kept; 0.5: the mean prediction keeps it
 WEIGHT = 30.0  # of a broken limit: hard ones, for both
 PLANNERS = (MEAN, RISK)
 
