@@ -6,6 +6,8 @@ learns and controls knows nothing of nodes, simulators or experiments.
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -180,3 +182,11 @@ def test_a_planted_path_is_caught(tmp_path: Path) -> None:
         f'ok: $HOME/work/ and https://ros.org/root/\nsee {home}\n'
     )
     assert machine_paths(tmp_path / 'planted.md') == [f'2: see {home}']
+
+
+@pytest.mark.parametrize('node', ['transition_streamer', 'sim_robot', 'uncertainty_viz'])
+def test_nodes_that_do_not_learn_start_without_torch(node: str) -> None:
+    """It takes seconds to import, and every node waits for them."""
+    pytest.importorskip('rclpy')
+    code = f'import sys, {OURS}.nodes.{node}; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -29,8 +29,6 @@ from std_msgs.msg import (
     UInt8MultiArray,
 )
 
-from ..control import choice_wire
-from ..control.policy_posterior import Choice, Senses
 from ..errors import UserError
 from ..robot import messages, wire
 from ..robot.channels import Channel
@@ -43,8 +41,6 @@ __all__ = [
     'action_from_msg',
     'action_to_msg',
     'bytes_to_msg',
-    'choice_from_msg',
-    'choice_to_msg',
     'command_from_msg',
     'command_to_msg',
     'event_to_msg',
@@ -244,21 +240,6 @@ def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transiti
         UserError: its layout is not that of this robot.
     """
     return wire.decode(spec, message)
-
-
-def choice_to_msg(choice: Choice) -> Float32MultiArray:
-    """A choice of the planner as labelled parts; the label of the last names the regime."""
-    data = array('f', choice_wire.encode(choice).tobytes())
-    return Float32MultiArray(layout=layout(choice_wire.sizes(choice)), data=data)
-
-
-def choice_from_msg(senses: Senses, message: Float32MultiArray) -> Choice:
-    """The choice of `choice_to_msg`.
-
-    Raises:
-        UserError: its layout is not that of this robot.
-    """
-    return choice_wire.decode(senses, message)
 
 
 # ---------------------------------------------------------------------- named channels

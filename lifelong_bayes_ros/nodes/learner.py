@@ -28,9 +28,9 @@ from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
+from .choices import choice_from_msg
 from .codecs import (
     bytes_to_msg,
-    choice_from_msg,
     event_to_msg,
     named,
     table_to_msg,

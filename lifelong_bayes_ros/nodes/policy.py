@@ -33,9 +33,9 @@ from ..memory.regimes import NEW
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
 from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
+from .choices import choice_to_msg
 from .codecs import (
     action_to_msg,
-    choice_to_msg,
     command_to_msg,
     msg_to_bytes,
     named,
