@@ -44,5 +44,6 @@ def newest_fitting(
     def error(head: Head) -> float:
         return float(np.sqrt(np.mean(rows.residual(head.posterior) ** 2 / noise)))
 
-    limit = TOLERANCE * error(stored)
+    # Less than the noise of the sensors is chance: the stored head may have seen little else.
+    limit = TOLERANCE * max(error(stored), 1.0)
     return next((v for v in versions if error(v[0]) <= limit), None)
