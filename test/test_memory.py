@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from lifelong_bayes_ros.memory import consolidation
 from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, score
 from lifelong_bayes_ros.memory.regimes import NEW, Library, Regime, RegimeFilter
 from lifelong_bayes_ros.memory.reservoir import Reservoir, Sample
-from lifelong_bayes_ros.memory.tape import merge
+from lifelong_bayes_ros.memory.tape import Tape, merge
 from plants import gaussian, linear_samples, observe, random_dynamics
 
 DYNAMICS = random_dynamics()
@@ -229,13 +230,29 @@ def test_memories_too_small_to_judge_are_not_merged():
     assert run(lib).merged == []
 
 
+def test_experience_that_two_regimes_share_does_not_count_twice():
+    """A head that split off another has all that the other had seen until then."""
+    theta = plant(3)
+    start = Tape(Head(PRIOR, FIXED))
+    steps = samples(theta, 80, 3)
+    grown = [start.add(*steps[:40]), start.add(*steps)]
+    heads = [tape.run(DYNAMICS, PRIOR) for tape in grown]
+    reservoirs = [Reservoir(24, n, steps[n - 24 : n]) for n in (40, 80)]
+    pair = [Regime(f'r{i}', heads[i], reservoirs[i], grown[i]) for i in (0, 1)]
+    result = run(library(*pair))
+    assert result.merged == [('r0', 'r1')]
+    kept = result.library.regimes[-1]
+    assert kept.name == 'r0' and kept.tape.samples() == steps
+    assert torch.equal(kept.head.posterior.covariance, heads[1].posterior.covariance)
+
+
 def test_a_merge_that_would_cost_a_memory_is_rolled_back(monkeypatch):
     lib = library(*(regime(f'r{i}', plant(i), i) for i in (1, 2)))
     before = snapshot(lib)
 
     def careless(work, first, second, prior):
         yield
-        return merge(first.head, second.head, prior), 'careless'
+        return replace(first, head=merge(first.head, second.head, prior)), 'careless'
 
     monkeypatch.setattr(consolidation, '_same', careless)
     result = run(lib, capacity=2)

@@ -422,7 +422,7 @@ def test_chance_constraints_that_cannot_be_are_refused(chance, words):
         ({'draws': 0}, ['planner.draws', '0']),
         ({'beta': 1.0}, ['planner', 'beta 1', 'through: all']),
         ({'beta': 1.0, 'through': 'all', 'draws': 1}, ['planner', 'beta 1', '2 or more']),
-        ({'optimizer': 'icem', 'elites': 500}, ['planner', 'elites 500', '192']),
+        ({'optimizer': 'icem', 'elites': 500}, ['planner', 'elites 500', '128']),
         ({'colour': -1.0}, ['planner.colour', '-1.0']),
         ({'shrink': 0.5}, ['planner.shrink', '0.5']),
     ],

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lifelong_bayes_ros import cli
@@ -96,6 +96,7 @@ def taken_or_refused(text):
 # ---------------------------------------------------------------------- whatever is written
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PATHS), ANYTHING)
+@example(('policy',), {'\r': None})
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')
 def test_any_value_of_any_field_is_taken_or_refused_by_name(path, value):
     taken_or_refused(yaml.safe_dump(changed(path, value)))

@@ -51,6 +51,13 @@ static void touch(const family *f, int s, const double *z, double *c, double *sl
                 }
 }
 
+/* The same of all hypotheses */
+void hypotheses_touch(const family *f, const double *z, double *c, double *slope)
+{
+    for (int s = 0; s < f->count; s++)
+        touch(f, s, z + s * f->latents, c + s * f->rank, slope + s * f->latents * f->rank);
+}
+
 /* What a step says of hypothesis s by the tangent of its curve at `at`: the error [outputs],
  * L^-1 H P [outputs][latents], L^-1 and H P H' [outputs][outputs] with S = L L'. */
 static void innovate(const family *f, const double *basis, const double *whole,

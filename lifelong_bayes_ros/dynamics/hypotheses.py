@@ -109,7 +109,7 @@ class HypothesisFilter:
             pull += np.einsum('sqk,sk->sq', prior, start - self.z)
             step = np.linalg.solve(precision, pull[:, :, None])[:, :, 0]
             self.z = self.z + step
-            self._touched = self.curves.touch(self.z)
+            self._touched = self._touch(self.z)
             if np.abs(step).max() < ARRIVED:
                 break
         self.covariance = np.linalg.inv(precision)
@@ -270,7 +270,6 @@ class HypothesisFilter:
         """Go on with the hypotheses that are alive."""
         rows, used, blocks, tails = self._layouts
         self.curves = self.hypotheses.curves.pick(self.alive)
-        self._touched = self.curves.touch(self.z)
         self._unit = np.eye(self.curves.latents)
         self._used = used[self.alive]  # [s, r]
         self._rows = rows[self.alive][self._used]
@@ -280,6 +279,11 @@ class HypothesisFilter:
         if load() is not None:
             self.covariance = np.ascontiguousarray(self.covariance, float)
             self._native = NativeFilter(self.curves, self.outputs, ROUNDS, NEAR)
+        self._touched = self._touch(self.z)
+
+    def _touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients [s, r] and their slopes [s, k, r] at latents [s, k]."""
+        return (self.curves if self._native is None else self._native).touch(z)
 
     def _drop(self) -> None:
         keep = self.log_weight > self.log_weight.max() - HOPELESS

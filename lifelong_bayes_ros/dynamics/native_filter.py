@@ -38,6 +38,8 @@ def load() -> ctypes.CDLL | None:
     if library is not None:
         library.hypotheses_learn.argtypes = [ctypes.POINTER(Family), *[ctypes.c_void_p] * 13]
         library.hypotheses_learn.restype = None
+        library.hypotheses_touch.argtypes = [ctypes.POINTER(Family), *[ctypes.c_void_p] * 3]
+        library.hypotheses_touch.restype = None
     return library
 
 
@@ -50,8 +52,18 @@ class NativeFilter:
         self._kept = [np.ascontiguousarray(a, float) for a in kept]  # their addresses are used
         count, latents, rank = curves.straight.shape
         self._shape = count, outputs
+        self._slopes = count, latents, rank
         addresses = (a.ctypes.data for a in self._kept)
         self._family = Family(count, outputs, rank, latents, LEADS, rounds, near, *addresses)
+
+    def touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`Curves.touch`, to the last bit as `learn` does it."""
+        z = np.ascontiguousarray(z, float)
+        slopes = np.empty(self._slopes)
+        c = np.empty((len(z), slopes.shape[2]))
+        addresses = (a.ctypes.data for a in (z, c, slopes))
+        load().hypotheses_touch(ctypes.byref(self._family), *addresses)
+        return c, slopes
 
     def learn(
         self,

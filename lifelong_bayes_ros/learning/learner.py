@@ -329,6 +329,8 @@ class Learner:
 
     def _join(self, other: Regime) -> None:
         """Let the live head know what a regime knows that has turned out to be the same."""
+        if self.tape.shares(other.tape):
+            return
         try:
             self.live = merge(self._shared(), other.head, other.tape.prior(self.family))
         except ImproperPosteriorError:

@@ -17,7 +17,7 @@ from .reservoir import Sample
 from .rows import Rows
 from .tape import Tape
 
-TOLERANCE = 1.15  # growth of the error on what was known; sensor noise and few samples make some
+TOLERANCE = 1.2  # growth of the error on what was known; sensor noise and few samples make some
 ENOUGH = 16  # transitions to judge by
 
 

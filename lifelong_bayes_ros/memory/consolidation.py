@@ -168,8 +168,7 @@ def consolidation(
                 j += 1
                 continue
             regimes.pop(j)
-            tape = kept.tape.add(Join(absorbed.tape))
-            regimes[i] = replace(kept, head=merged, tape=tape)
+            regimes[i] = merged
             work.join(kept.name, absorbed.name)
             result.merged.append((kept.name, absorbed.name))
             result.why.append(why)
@@ -228,7 +227,10 @@ class _Work:
 
 
 def _same(work: _Work, first: Regime, second: Regime, prior: Gaussian) -> Iterator[None]:
-    """The merged head and why, if both memories say that the two regimes are one."""
+    """The merged regime and why, if both memories say that the two are one.
+
+    Of two that share experience, which would count twice, the one that has seen more is kept.
+    """
     pair = (first, second)
     if min(len(work.rows[r.name]) for r in pair) < ENOUGH:
         return None, ''
@@ -241,13 +243,18 @@ def _same(work: _Work, first: Regime, second: Regime, prior: Gaussian) -> Iterat
         worst = max(worst, mine.evidence - swapped.evidence)
         if worst > SAME or swapped.error > TOLERANCE * mine.error:
             return None, ''
-    try:
-        merged = merge(first.head, second.head, second.tape.prior(prior))
-    except ImproperPosteriorError:
-        return None, ''
+    if first.tape.shares(second.tape):
+        fuller = max(pair, key=lambda r: r.reservoir.seen)
+        merged = replace(first, head=fuller.head, tape=fuller.tape)
+    else:
+        try:
+            head = merge(first.head, second.head, second.tape.prior(prior))
+        except ImproperPosteriorError:
+            return None, ''
+        merged = replace(first, head=head, tape=first.tape.add(Join(second.tape)))
     for r in pair:
         mine = yield from work.score(r.head, r.name)
-        after = yield from work.score(merged, r.name)
+        after = yield from work.score(merged.head, r.name)
         if mine.evidence - after.evidence > SAME or after.error > TOLERANCE * mine.error:
             return None, ''
     return merged, (

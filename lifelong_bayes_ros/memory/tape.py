@@ -121,6 +121,18 @@ class Tape:
                 found += operation.other.samples()
         return found
 
+    def shares(self, other: Tape) -> bool:
+        """Whether both hold some of the same experience, which must not count twice in a merge.
+
+        Of what is folded only the episodes are known: sharing one of these counts.
+        """
+        if not self.everything_folded().isdisjoint(other.everything_folded()):
+            return True
+        keys = [
+            {(s.stamp_ns, s.episode, s.x.tobytes()) for s in t.samples()} for t in (self, other)
+        ]
+        return not keys[0].isdisjoint(keys[1])
+
     def without(self, episode: int) -> Tape:
         """The tape had the episode never been."""
         kept: list[Operation] = []

@@ -126,6 +126,7 @@ _PATTERNS = {  # what a name must be, instead of its regular expression
 
 def _short(part: Any) -> str:
     text = str(part) if not isinstance(part, int) or abs(part) < 1e9 else hex(part)
+    text = text if text.isprintable() else repr(text)  # an error is one line
     return text if len(text) <= 40 else text[:37] + '...'
 
 
