@@ -301,7 +301,7 @@ def test_what_memory_holds_does_not_move_with_the_live_head(tiny_prior):
         learner.observe(transition)
     learner.consolidate()
     held = [r.head.posterior for r in learner.library.regimes]
-    held += [head.posterior for _, head, _ in learner._snapshots]
+    held += [head.posterior for _, head, _ in (*learner._snapshots, *learner._certain)]
     held += [learner.family, learner.nominal.posterior]
     before = [(p.mean.clone(), p.covariance.clone()) for p in held]
     assert len(learner.library.regimes) > 1

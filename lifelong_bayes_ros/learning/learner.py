@@ -464,6 +464,8 @@ class Learner:
 
     def relearn(self, samples: Sequence[Sample]) -> None:
         """Let hypotheses and background know of these steps and of nothing else."""
+        self._snapshots.clear()
+        self._certain.clear()
         if self.sparse is not None:
             self.sparse.noise = self.live.noise
             dense = self.dense
