@@ -283,3 +283,13 @@ def test_means_of_several_commands_are_those_of_each(seed):
         np.testing.assert_allclose(spread.mean, expected, rtol=1e-9, atol=1e-9)
         variance = dynamics.scale**2 * np.square(design @ factor).sum(axis=1)
         np.testing.assert_allclose(spread.epistemic, variance, rtol=1e-9)
+
+
+def test_compiled_features_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(4)
+    dynamics = random_dynamics()
+    assert dynamics._native is not None
+    for _ in range(20):
+        step = random_step(dynamics, rng)
+        for found, expected in zip(dynamics.parts(*step), dynamics._parts(*step), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)

@@ -339,6 +339,11 @@ def test_compiled_filters_do_as_numpy_does(seed: int, size: float) -> None:
         -reach,
         reach,
     )
+    # One feature for every output and column: sums in float32 then have no order.
+    outputs, features = dynamics.nominal.shape
+    heads = hypotheses.basis[:, : outputs * features].reshape(4, outputs, features, 3)
+    kept = rng.integers(features, size=(4, outputs, 1, 3))
+    heads *= np.arange(features)[:, None] == kept
     hypotheses = replace(hypotheses, curves=bent)
     pair = [HypothesisFilter(hypotheses, dynamics, Noise.start(noise, noise)) for _ in range(2)]
     native, plain = pair
@@ -354,3 +359,10 @@ def test_compiled_filters_do_as_numpy_does(seed: int, size: float) -> None:
         np.testing.assert_allclose(a.epistemic, b.epistemic, rtol=1e-8, atol=1e-12)
         for name, value in native.state().items():
             np.testing.assert_allclose(value, plain.state()[name], rtol=1e-7, atol=1e-9)
+        normal = rng.standard_normal((3, 8))
+        plain.restore(native.state())
+        theta, draws = native.posterior(normal)
+        plain._native = None
+        expected, others = plain.posterior(normal)
+        np.testing.assert_allclose(theta, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(draws, others, rtol=1e-5, atol=1e-6)

@@ -22,23 +22,20 @@ INLINE double dot(int64_t n, const double *a, const double *b)
     return sum;
 }
 
-/* Predictive of y: mean H m [k], H S H' [k][k], Cholesky factor of H S H' + R [k][k].
+/* Predictive of y: mean H m [k], H S H' [k][k], and L^-1 [k][k] for H S H' + R = L L'.
  * `gain` is H S [k][n]. Returns 0, or 1 if the predictive is not positive definite. */
 int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double *design,
                           const double *gain, const double *noise, double *predicted,
-                          double *epistemic, double *chol)
+                          double *epistemic, double *inverse)
 {
+    double chol[k * k];
     for (int64_t i = 0; i < k; i++) {
         predicted[i] = dot(n, design + i * n, mean);
         for (int64_t j = 0; j <= i; j++)
             epistemic[i * k + j] = epistemic[j * k + i] = dot(n, design + i * n, gain + j * n);
     }
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < k; j++) {
-            if (j > i) {
-                chol[i * k + j] = 0;
-                continue;
-            }
+        for (int64_t j = 0; j <= i; j++) {
             double left = epistemic[i * k + j] + (i == j ? noise[i] : 0);
             for (int64_t f = 0; f < j; f++)
                 left -= chol[i * k + f] * chol[j * k + f];
@@ -46,21 +43,32 @@ int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double
                 return 1;
             chol[i * k + j] = i == j ? sqrt(left) : left / chol[j * k + j];
         }
+    for (int64_t j = 0; j < k; j++)
+        for (int64_t i = 0; i < k; i++) {
+            double left = i == j;
+            for (int64_t f = j; f < i; f++)
+                left -= chol[i * k + f] * inverse[f * k + j];
+            inverse[i * k + j] = i < j ? 0 : left / chol[i * k + i];
+        }
     return 0;
 }
 
 /* out = in - half' half in `rows` rows from i on, which share what they load of `half`. Loops over
  * the constants `rows` and `k` unroll. Products commute and sums keep their order: what was
  * symmetric stays so to the bit. */
-INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *half, int64_t i,
+INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *restrict half, int64_t i,
                           const double *in, double *out)
 {
+    double own[rows * k]; /* in registers: `out` might be `half`, for all that the compiler knows */
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t f = 0; f < k; f++)
+            own[r * k + f] = half[f * n + i + r];
 #pragma GCC ivdep /* `out` is `in` or far from it */
     for (int64_t j = 0; j < n; j++)
         for (int64_t r = 0; r < rows; r++) {
             double left = in[(i + r) * n + j];
             for (int64_t f = 0; f < k; f++)
-                left -= half[f * n + i + r] * half[f * n + j];
+                left -= own[r * k + f] * half[f * n + j];
             out[(i + r) * n + j] = left;
         }
 }
@@ -77,23 +85,20 @@ INLINE void downdate(int64_t n, int64_t k, const double *half, const double *in,
 /* Posterior mean [n] and covariance [n][n] after y, of which `residual` [k] = y - H m is left.
  * `covariance_out` may be `covariance`. Scratch: half [k][n]. */
 void conjugate_condition(int64_t n, int64_t k, const double *mean, const double *covariance,
-                         const double *gain, const double *chol, const double *residual,
+                         const double *gain, const double *inverse, const double *residual,
                          double *half, double *mean_out, double *covariance_out)
 {
     double white[k];
     for (int64_t i = 0; i < k; i++) {
-        double left = residual[i], inverse = 1 / chol[i * k + i];
+        white[i] = 0;
         for (int64_t j = 0; j < n; j++)
-            half[i * n + j] = gain[i * n + j];
-        for (int64_t f = 0; f < i; f++) {
-            double c = chol[i * k + f];
-            left -= c * white[f];
+            half[i * n + j] = 0;
+        for (int64_t f = 0; f <= i; f++) {
+            double c = inverse[i * k + f];
+            white[i] += c * residual[f];
             for (int64_t j = 0; j < n; j++)
-                half[i * n + j] -= c * half[f * n + j];
+                half[i * n + j] += c * gain[f * n + j];
         }
-        white[i] = left * inverse;
-        for (int64_t j = 0; j < n; j++)
-            half[i * n + j] *= inverse;
     }
     for (int64_t j = 0; j < n; j++) {
         double sum = mean[j];

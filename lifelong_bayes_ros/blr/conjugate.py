@@ -44,34 +44,34 @@ def serves(*tensors: Tensor) -> bool:
 def predict(
     mean: Tensor, design: Tensor, gain: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """H m [k], H Σ Hᵀ [k, k] and the Cholesky factor of H Σ Hᵀ + R; `gain` is Σ Hᵀ [n, k].
+    """H m [k], H Σ Hᵀ [k, k] and L⁻¹ [k, k], H Σ Hᵀ + R = L Lᵀ; `gain` is Σ Hᵀ [n, k].
 
     None if H Σ Hᵀ + R is not positive definite.
     """
     k, n = design.shape
     mean, design, rows, noise = (t.contiguous() for t in (mean, design, gain.T, noise))
-    predicted, epistemic, chol = mean.new_empty(k), mean.new_empty(k, k), mean.new_empty(k, k)
-    given = (mean, design, rows, noise, predicted, epistemic, chol)
+    found = mean.new_empty(k), mean.new_empty(k, k), mean.new_empty(k, k)
+    given = (mean, design, rows, noise, *found)
     if load().conjugate_predict(n, k, *(t.data_ptr() for t in given)):
         return None
-    return predicted, epistemic, chol
+    return found
 
 
 def condition(
     mean: Tensor,
     covariance: Tensor,
     gain: Tensor,
-    chol: Tensor,
+    inverse: Tensor,
     residual: Tensor,
     in_place: bool,
 ) -> tuple[Tensor, Tensor]:
     """Mean and covariance after a residual [k]; see `Gaussian.condition`."""
     n, k = gain.shape
-    mean, rows, chol, residual = (t.contiguous() for t in (mean, gain.T, chol, residual))
+    mean, rows, inverse, residual = (t.contiguous() for t in (mean, gain.T, inverse, residual))
     in_place = in_place and covariance.is_contiguous()
     covariance = covariance.contiguous()
     out = covariance if in_place else torch.empty_like(covariance)
     half, moved = torch.empty_like(rows), torch.empty_like(mean)
-    given = (mean, covariance, rows, chol, residual, half, moved, out)
+    given = (mean, covariance, rows, inverse, residual, half, moved, out)
     load().conjugate_condition(n, k, *(t.data_ptr() for t in given))
     return moved, out

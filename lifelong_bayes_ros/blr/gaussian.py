@@ -28,7 +28,7 @@ class Innovation:
     mean: Tensor  # H m [k]
     gain: Tensor  # Σ Hᵀ [n, k]
     epistemic: Tensor  # H Σ Hᵀ [k, k]
-    chol: Tensor  # Cholesky factor of H Σ Hᵀ + R [k, k]
+    inverse: Tensor  # L⁻¹ [k, k], H Σ Hᵀ + R = L Lᵀ
 
 
 class Gaussian(ExponentialFamily):
@@ -112,11 +112,13 @@ class Gaussian(ExponentialFamily):
         if conjugate.serves(self.mean, design, gain, noise):
             found = conjugate.predict(self.mean, design, gain, noise)
             if found is not None:  # else torch says what is wrong
-                predicted, epistemic, chol = found
-                return Innovation(predicted, gain, epistemic, chol)
+                predicted, epistemic, inverse = found
+                return Innovation(predicted, gain, epistemic, inverse)
         epistemic = design @ gain
         chol = torch.linalg.cholesky(epistemic + torch.diag(noise))
-        return Innovation(design @ self.mean, gain, epistemic, chol)
+        unit = torch.eye(len(noise), dtype=chol.dtype, device=chol.device)
+        inverse = torch.linalg.solve_triangular(chol, unit, upper=False)
+        return Innovation(design @ self.mean, gain, epistemic, inverse)
 
     def condition(
         self, innovation: Innovation, residual: Tensor, in_place: bool = False
@@ -125,13 +127,12 @@ class Gaussian(ExponentialFamily):
 
         With `in_place` it is written over the covariance of this one, which is used up.
         """
-        gain, chol = innovation.gain, innovation.chol
-        if conjugate.serves(self.mean, self.covariance, gain, chol, residual):
-            moved = conjugate.condition(self.mean, self.covariance, gain, chol, residual, in_place)
-            return Gaussian(*moved)
-        half = torch.linalg.solve_triangular(chol, gain.T, upper=False)
-        white = torch.linalg.solve_triangular(chol, residual[:, None], upper=False)
-        mean = self.mean + (half.T @ white)[:, 0]
+        gain, inverse = innovation.gain, innovation.inverse
+        if conjugate.serves(self.mean, self.covariance, gain, inverse, residual):
+            given = (self.mean, self.covariance, gain, inverse, residual)
+            return Gaussian(*conjugate.condition(*given, in_place))
+        half = inverse @ gain.T
+        mean = self.mean + half.T @ (inverse @ residual)
         out = self.covariance if in_place else None
         return Gaussian(mean, torch.addmm(self.covariance, half.T, half, alpha=-1.0, out=out))
 

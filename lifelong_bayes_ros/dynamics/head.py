@@ -22,8 +22,8 @@ class Prediction:
     """One-step predictive of a head and what was observed."""
 
     innovation: Innovation
-    inverse: np.ndarray  # L⁻¹ [ds, ds], S = H Σ Hᵀ + R = L Lᵀ
     residual: np.ndarray  # y − H m [ds]
+    white: np.ndarray  # L⁻¹ (y − H m) [ds], H Σ Hᵀ + R = L Lᵀ
     nis: float  # normalised innovation squared per output; 1 on average when all is well
     evidence: float  # tempered Student-t log density, nats
 
@@ -50,26 +50,27 @@ class Head:
         noise = torch.as_tensor(self.noise.variance, device=design.device)
         innovation = self.posterior.predict(design, noise, gain)
         residual = target - innovation.mean.cpu().numpy()
-        inverse = np.linalg.inv(innovation.chol.cpu().numpy())
+        inverse = innovation.inverse.cpu().numpy()
         white = inverse @ residual
         square, log_det = float(white @ white), -2 * float(np.log(inverse.diagonal()).sum())
         ds = len(target)
         return Prediction(
             innovation,
-            inverse,
             residual,
+            white,
             square / ds,
             float(EVIDENCE_TEMPER * student_t(square, log_det, ds, EVIDENCE_DOF)),
         )
 
     def update(self, prediction: Prediction, in_place: bool = False) -> Head:
         """Posterior after the observation that `prediction` scored; see `Gaussian.condition`."""
-        innovation, inverse = prediction.innovation, prediction.inverse
+        innovation = prediction.innovation
         residual = torch.as_tensor(prediction.residual, device=innovation.mean.device)
+        inverse = innovation.inverse.cpu().numpy()
         posterior = self.posterior.condition(innovation, residual, in_place)
         # y − H m⁺ = R S⁻¹ e and H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance.
         r = self.noise.variance
-        left = r * (inverse.T @ (inverse @ prediction.residual))
+        left = r * (inverse.T @ prediction.white)
         variance = np.maximum(r - r * r * np.square(inverse).sum(axis=0), 0.0)
         return Head(posterior, self.noise.update(left**2 + variance))
 

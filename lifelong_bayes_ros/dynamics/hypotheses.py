@@ -16,7 +16,7 @@ import numpy as np
 
 from .head import EVIDENCE_DOF, EVIDENCE_TEMPER, student_t
 from .model import Dynamics, Hypotheses
-from .native_filter import NativeFilter, load
+from .native_filter import NativeFilter, Rules, load
 from .noise import Noise
 
 RARE = 0.1  # prior odds that one more thing has changed, at an event
@@ -70,19 +70,10 @@ class HypothesisFilter:
     # ------------------------------------------------------------------ learning
     def update(self, design: np.ndarray, target: np.ndarray) -> Seen:
         """Predict and learn from one step, y = target [ds] at design H [ds, n]."""
-        self.covariance += WALK * (self._unit - self.covariance)
-        basis = self._columns(design)
         whole = target - design @ self.nominal
         learn = self._learn if self._native is None else self._learn_natively
-        error, epistemic, square, log_det, left, variance = learn(basis, whole)
-        evidence = EVIDENCE_TEMPER * student_t(square, log_det, self.outputs, EVIDENCE_DOF)
-        before, was = _weights(self.log_weight)
-        self.log_weight = self.log_weight + evidence
-        weights, now = _weights(self.log_weight)
-        seen = Seen(now - was, before @ error, _mixed(before, error, epistemic))
-        self.log_weight -= self.log_weight.max()
-        mean = weights @ left
-        self.noise = self.noise.update(mean**2 + _mixed(weights, left, variance))
+        seen, square = learn(design, whole)
+        self.noise = self.noise.update(square)
         self._drop()
         return seen
 
@@ -95,25 +86,28 @@ class HypothesisFilter:
         """
         if not len(designs):
             return
-        noise = self.noise.variance
-        scale = 1 / np.sqrt(noise)
-        basis = np.stack([self._columns(h) for h in designs], axis=1) * scale[:, None]
-        basis = basis.reshape(len(self.z), -1, basis.shape[-1])
-        base = np.concatenate([(y - h @ self.nominal) * scale for h, y in zip(designs, targets)])
+        scale = 1 / np.sqrt(self.noise.variance)
+        rows = np.stack(designs)
+        basis = self._columns(rows) * scale[:, None]  # [steps, s, ds, r]
+        basis = basis.transpose(1, 0, 2, 3).reshape(len(self.z), -1, basis.shape[-1])
+        base = ((np.stack(targets) - rows @ self.nominal) * scale).ravel()
+        # What the steps say of coefficients c: |y − H θ|² = |y|² − 2 c·meet + c·gram c.
+        turned = basis.transpose(0, 2, 1)
+        gram, meet = turned @ basis, turned @ base
         prior, start = np.linalg.inv(self.covariance), self.z
         for _ in range(1 + ROUNDS):
             coefficients, slopes = self._touched
-            rows = basis @ slopes.transpose(0, 2, 1)
-            precision = prior + rows.transpose(0, 2, 1) @ rows
-            pull = np.einsum('snk,sn->sk', rows, _left(basis, base, coefficients))
-            pull += np.einsum('sqk,sk->sq', prior, start - self.z)
+            precision = prior + slopes @ gram @ slopes.transpose(0, 2, 1)
+            missed = meet - _times(gram, coefficients)
+            pull = _times(slopes, missed) + _times(prior, start - self.z)
             step = np.linalg.solve(precision, pull[:, :, None])[:, :, 0]
             self.z = self.z + step
             self._touched = self._touch(self.z)
             if np.abs(step).max() < ARRIVED:
                 break
         self.covariance = np.linalg.inv(precision)
-        fit = np.square(_left(basis, base, self._touched[0])).sum(axis=1)
+        c = self._touched[0]
+        fit = base @ base - (c * (2 * meet - _times(gram, c))).sum(axis=1)
         fit += np.einsum('sk,skq,sq->s', self.z - start, prior, self.z - start)
         log_det = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(prior)[1]
         self.log_weight = self.log_weight - EVIDENCE_TEMPER * 0.5 * (fit + log_det)
@@ -146,6 +140,89 @@ class HypothesisFilter:
             noise: standard normal numbers [k, E]. Hypotheses are drawn systematically, so that
                 one set of numbers gives draws that move smoothly.
         """
+        if self._native is None:
+            shift, deviations = self._draw(noise)
+        else:
+            state = (self.z, self.covariance, self._touched[0])
+            columns = (self._numbers, self._rows)
+            shift, deviations = self._native.draw(self.weights, state, columns, noise, NEGLIGIBLE)
+        return self.nominal + shift, deviations
+
+    # ------------------------------------------------------------------ state
+    def state(self) -> dict[str, np.ndarray]:
+        """All that it has learned, copied."""
+        return {
+            'alive': self.alive.copy(),
+            'z': self.z.copy(),
+            'covariance': self.covariance.copy(),
+            'log_weight': self.log_weight.copy(),
+            'beta': self.noise.beta,
+            'dof': np.array([self.noise.dof]),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        self.alive = state['alive'].copy()
+        self.z, self.covariance = state['z'].copy(), state['covariance'].copy()
+        self.log_weight = state['log_weight'].copy()
+        self.noise = Noise(state['beta'], float(state['dof'][0]), self.noise.prior)
+        self._select()
+
+    # ------------------------------------------------------------------ helpers
+    def _learn_natively(self, design: np.ndarray, whole: np.ndarray) -> tuple[Seen, np.ndarray]:
+        """`_learn` in C."""
+        phi, tangent = design[0, : self._features], design[:, self.outputs * self._features :]
+        state = (self.z, self.covariance, *self._touched, self.log_weight)
+        found = self._native.learn(phi, tangent, whole, self.noise.variance, state)
+        evidence, residual, epistemic, square = found
+        return Seen(evidence, residual, epistemic), square
+
+    def _learn(self, design: np.ndarray, whole: np.ndarray) -> tuple[Seen, np.ndarray]:
+        """What was predicted of y − H θ₀ [ds], and the expected square of the error left."""
+        self.covariance = self.covariance + WALK * (self._unit - self.covariance)
+        learned = self._move(self._columns(design), whole)
+        error, epistemic, square, log_det, left, variance = learned
+        evidence = EVIDENCE_TEMPER * student_t(square, log_det, self.outputs, EVIDENCE_DOF)
+        before, was = _weights(self.log_weight)
+        self.log_weight = self.log_weight + evidence
+        weights, now = _weights(self.log_weight)
+        self.log_weight -= self.log_weight.max()
+        mean = weights @ left
+        seen = Seen(now - was, before @ error, _mixed(before, error, epistemic))
+        return seen, mean**2 + _mixed(weights, left, variance)
+
+    def _move(self, basis: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Move z by a step with H B [s, ds, r] and y − H θ₀ [ds].
+
+        Returns:
+            Errors and variances of H θ before [s, ds], squared distances and log determinants
+            [s], errors that are left and their variances [s, ds].
+        """
+        error, half, inverse, epistemic = self._innovate(basis, whole, self.z, *self._touched)
+        white = _times(inverse, error)
+        log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
+        square = (white * white).sum(axis=1)
+        z = self.z + (white[:, None] @ half)[:, 0]
+        near = np.abs(z - self.z).max() < NEAR
+        for _ in range(ROUNDS):  # the iterated filter (Bell & Cathey 1993): Gauss–Newton steps
+            if near:
+                break
+            at = z
+            seen, half, inverse, _ = self._innovate(basis, whole, at, *self.curves.touch(at))
+            white = _times(inverse, seen)
+            z = self.z + (white[:, None] @ half)[:, 0]
+            near = np.abs(z - at).max() < NEAR
+        self.z, self._touched = z, self.curves.touch(z)
+        self.covariance -= half.transpose(0, 2, 1) @ half
+        # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
+        noise = self.noise.variance
+        left = noise * (white[:, None] @ inverse)[:, 0]
+        variance = noise - noise**2 * (inverse * inverse).sum(axis=1)
+        spread = np.diagonal(epistemic, axis1=1, axis2=2)
+        return error, spread, square, log_det, left, variance
+
+    def _draw(self, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`posterior` in numpy, less the reference of all hypotheses."""
         weights, count = self.weights, noise.shape[1]
         edges = np.cumsum(weights)
         chosen = np.searchsorted(edges, (np.arange(count) + 0.5) / count).clip(0, len(edges) - 1)
@@ -161,63 +238,7 @@ class HypothesisFilter:
         c[~matter] = 0.0
         moved = (c[self._used].T @ self._rows).astype(float)
         shift, result = moved[0], moved[1:]
-        return self.nominal + shift, np.ascontiguousarray((result - shift).T)
-
-    # ------------------------------------------------------------------ state
-    def state(self) -> dict[str, np.ndarray]:
-        """All that it has learned."""
-        return {
-            'alive': self.alive,
-            'z': self.z,
-            'covariance': self.covariance,
-            'log_weight': self.log_weight,
-            'beta': self.noise.beta,
-            'dof': np.array([self.noise.dof]),
-        }
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a `state`."""
-        self.alive, self.z = state['alive'], state['z']
-        self.covariance, self.log_weight = state['covariance'], state['log_weight']
-        self.noise = Noise(state['beta'], float(state['dof'][0]), self.noise.prior)
-        self._select()
-
-    # ------------------------------------------------------------------ helpers
-    def _learn_natively(self, basis: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...]:
-        """`_learn` in C."""
-        self.z, self._touched = self.z.copy(), tuple(a.copy() for a in self._touched)
-        state = (self.z, self.covariance, *self._touched)
-        return self._native.learn(basis, whole, self.noise.variance, state)
-
-    def _learn(self, basis: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Move z by a step with H B [s, ds, r] and y − H θ₀ [ds].
-
-        Returns:
-            Errors and variances of H θ before [s, ds], squared distances and log determinants
-            [s], errors that are left and their variances [s, ds].
-        """
-        error, half, inverse, epistemic = self._innovate(basis, whole, self.z, *self._touched)
-        white = (inverse @ error[:, :, None])[:, :, 0]
-        log_det = -2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
-        square = (white * white).sum(axis=1)
-        z = self.z + (white[:, None] @ half)[:, 0]
-        near = np.abs(z - self.z).max() < NEAR
-        for _ in range(ROUNDS):  # the iterated filter (Bell & Cathey 1993): Gauss–Newton steps
-            if near:
-                break
-            at = z
-            seen, half, inverse, _ = self._innovate(basis, whole, at, *self.curves.touch(at))
-            white = (inverse @ seen[:, :, None])[:, :, 0]
-            z = self.z + (white[:, None] @ half)[:, 0]
-            near = np.abs(z - at).max() < NEAR
-        self.z, self._touched = z, self.curves.touch(z)
-        self.covariance -= half.transpose(0, 2, 1) @ half
-        # What is left of the error: R S⁻¹ e, with variance R − R S⁻¹ R.
-        noise = self.noise.variance
-        left = noise * (white[:, None] @ inverse)[:, 0]
-        variance = noise - noise**2 * (inverse * inverse).sum(axis=1)
-        spread = np.diagonal(epistemic, axis1=1, axis2=2)
-        return error, spread, square, log_det, left, variance
+        return shift, np.ascontiguousarray((result - shift).T)
 
     def _innovate(
         self,
@@ -240,19 +261,20 @@ class HypothesisFilter:
             The error [s, ds], L⁻¹ H P [s, ds, k], L⁻¹ and H P Hᵀ [s, ds, ds]; S = L Lᵀ.
         """
         columns = basis @ slopes.transpose(0, 2, 1)
-        error = _left(basis, whole, coefficients)
+        error = whole - _times(basis, coefficients)
         if at is not self.z:
-            error = error - (columns @ (self.z - at)[:, :, None])[:, :, 0]
+            error = error - _times(columns, self.z - at)
         spread = columns @ self.covariance
         epistemic = spread @ columns.transpose(0, 2, 1)
         inverse = np.linalg.inv(np.linalg.cholesky(epistemic + np.diag(self.noise.variance)))
         return error, inverse @ spread, inverse, epistemic
 
     def _columns(self, design: np.ndarray) -> np.ndarray:
-        """H B of every hypothesis [s, ds, r]; φ meets the block of each output."""
-        phi = design[0, : self._features].astype(np.float32)
-        heads = (phi @ self._heads).reshape(len(self.alive), self.outputs, -1)
-        return heads + design[:, self.outputs * self._features :] @ self._tails
+        """H B of every hypothesis [..., s, ds, r] at designs [..., ds, n]."""
+        phi = design[..., 0, : self._features].astype(np.float32)  # meets the block of each output
+        heads = (phi @ self._heads).reshape(*phi.shape[:-1], len(self.alive), self.outputs, -1)
+        tangent = design[..., None, :, self.outputs * self._features :]
+        return heads + tangent @ self._tails
 
     def _lay_out(self, hypotheses: Hypotheses, dynamics: Dynamics) -> None:
         """Keep the columns of all hypotheses in the layouts that steps and draws need."""
@@ -273,12 +295,15 @@ class HypothesisFilter:
         self._unit = np.eye(self.curves.latents)
         self._used = used[self.alive]  # [s, r]
         self._rows = rows[self.alive][self._used]
+        numbers = np.cumsum(self._used.ravel(), dtype=np.int32).reshape(self._used.shape) - 1
+        self._numbers = np.where(self._used, numbers, np.int32(-1))
         self._heads = blocks[:, self.alive].reshape(self._features, -1)
         self._tails = tails[self.alive]
         self._native = None
         if load() is not None:
-            self.covariance = np.ascontiguousarray(self.covariance, float)
-            self._native = NativeFilter(self.curves, self.outputs, ROUNDS, NEAR)
+            rules = Rules(ROUNDS, NEAR, WALK, EVIDENCE_DOF, EVIDENCE_TEMPER)
+            columns = (self._heads, self._tails)
+            self._native = NativeFilter(self.curves, self.outputs, *columns, rules)
         self._touched = self._touch(self.z)
 
     def _touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -294,9 +319,9 @@ class HypothesisFilter:
         self._select()
 
 
-def _left(basis: np.ndarray, whole: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """y − H θ [s, rows] for H B [s, rows, r], y − H θ₀ [rows] and coefficients [s, r]."""
-    return whole - (basis @ coefficients[:, :, None])[:, :, 0]
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Products [s, a] of matrices [s, a, b] and vectors [s, b]."""
+    return (matrices @ vectors[:, :, None])[:, :, 0]
 
 
 def _weights(log: np.ndarray) -> tuple[np.ndarray, float]:

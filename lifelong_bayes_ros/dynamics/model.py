@@ -16,6 +16,7 @@ import numpy as np
 
 from ..robot.spec import RobotSpec
 from .curves import Curves
+from .native_parts import NativeParts, load
 from .trunk import Trunk
 
 DELAYS = 2  # past commands that enter the model
@@ -102,6 +103,18 @@ class Dynamics:
         self, x: np.ndarray, u: np.ndarray, past: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `design` is made of: features φ [nf] and structured columns [ds, k]."""
+        return self._parts(x, u, past) if self._native is None else self._native(x, u, past)
+
+    @cached_property
+    def _native(self) -> NativeParts | None:
+        if load() is None:
+            return None
+        return NativeParts(self.trunk, self._from_slope, self.spec.action_half_range, DELAYS)
+
+    def _parts(
+        self, x: np.ndarray, u: np.ndarray, past: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`parts` in numpy."""
         da = len(u)
         raw, slope = self.trunk.raw_and_tangent(x[None], u[None], np.eye(da))
         jacobian = (slope @ self._from_slope).T

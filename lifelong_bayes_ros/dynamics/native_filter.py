@@ -7,13 +7,15 @@ serves.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from ..blr.kernel import PRECISE, library_of
+from ..blr.kernel import PRECISE, addresses, library_of
 from .curves import LEADS, Curves
+from .head import student_t
 
 SOURCE = Path(__file__).with_name('hypotheses.c')
 
@@ -26,9 +28,22 @@ class Family(ctypes.Structure):
             (name, ctypes.c_int32)
             for name in ('count', 'outputs', 'rank', 'latents', 'leads', 'rounds')
         ),
-        ('near', ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ('features', 'tails')),
+        *((name, ctypes.c_double) for name in ('near', 'walk', 'dof', 'temper', 'constant')),
         *((name, ctypes.c_void_p) for name in ('straight', 'bent', 'low', 'high')),
+        *((name, ctypes.c_void_p) for name in ('heads', 'ends')),
     ]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Constants of the filter; see `dynamics.hypotheses`."""
+
+    rounds: int
+    near: float
+    walk: float
+    dof: float  # of the Student-t evidence
+    temper: float
 
 
 @cache
@@ -36,62 +51,108 @@ def load() -> ctypes.CDLL | None:
     """The compiled filters, or None where they cannot be built."""
     library = library_of(SOURCE, PRECISE, 'the filter of hypotheses')
     if library is not None:
-        library.hypotheses_learn.argtypes = [ctypes.POINTER(Family), *[ctypes.c_void_p] * 13]
-        library.hypotheses_learn.restype = None
-        library.hypotheses_touch.argtypes = [ctypes.POINTER(Family), *[ctypes.c_void_p] * 3]
+        family = ctypes.POINTER(Family)
+        library.hypotheses_learn.argtypes = [family, *[ctypes.c_void_p] * 12]
+        library.hypotheses_learn.restype = ctypes.c_double
+        library.hypotheses_touch.argtypes = [family, *[ctypes.c_void_p] * 3]
         library.hypotheses_touch.restype = None
+        sizes = [*[ctypes.c_int32] * 2, ctypes.c_double]
+        library.hypotheses_draw.argtypes = [family, *sizes, *[ctypes.c_void_p] * 9]
+        library.hypotheses_draw.restype = None
     return library
 
 
 class NativeFilter:
     """Steps of the filters of some hypotheses."""
 
-    def __init__(self, curves: Curves, outputs: int, rounds: int, near: float) -> None:
-        """For hypotheses with these curves; `rounds` and `near` as in `dynamics.hypotheses`."""
-        kept = (curves.straight, curves.bent, curves.low, curves.high)
-        self._kept = [np.ascontiguousarray(a, float) for a in kept]  # their addresses are used
+    def __init__(
+        self, curves: Curves, outputs: int, heads: np.ndarray, ends: np.ndarray, rules: Rules
+    ) -> None:
+        """For hypotheses with these curves and columns B.
+
+        Args:
+            curves: of s hypotheses.
+            outputs: rows ds of a design.
+            heads: columns of the features [nf, s · ds · r].
+            ends: columns of the rest [s, k, r].
+            rules: constants of the filter.
+        """
+        floats = (curves.straight, curves.bent, curves.low, curves.high)
+        self._kept = [  # their addresses are used
+            *(np.ascontiguousarray(a, float) for a in floats),
+            np.ascontiguousarray(heads, np.float32),
+            np.ascontiguousarray(ends, float),
+        ]
         count, latents, rank = curves.straight.shape
-        self._shape = count, outputs
         self._slopes = count, latents, rank
-        addresses = (a.ctypes.data for a in self._kept)
-        self._family = Family(count, outputs, rank, latents, LEADS, rounds, near, *addresses)
+        self._family = Family(
+            *(count, outputs, rank, latents, LEADS, rules.rounds, len(heads), ends.shape[1]),
+            *(rules.near, rules.walk, rules.dof, rules.temper),
+            student_t(0.0, 0.0, outputs, rules.dof),
+            *(a.ctypes.data for a in self._kept),
+        )
 
     def touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`Curves.touch`, to the last bit as `learn` does it."""
         z = np.ascontiguousarray(z, float)
         slopes = np.empty(self._slopes)
         c = np.empty((len(z), slopes.shape[2]))
-        addresses = (a.ctypes.data for a in (z, c, slopes))
-        load().hypotheses_touch(ctypes.byref(self._family), *addresses)
+        load().hypotheses_touch(ctypes.byref(self._family), *addresses(z, c, slopes))
         return c, slopes
 
     def learn(
         self,
-        basis: np.ndarray,
+        phi: np.ndarray,
+        tangent: np.ndarray,
         whole: np.ndarray,
         noise: np.ndarray,
-        state: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    ) -> tuple[np.ndarray, ...]:
+        state: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         """Learn from a step.
 
         Args:
-            basis: H B [s, ds, r].
+            phi: features of H [nf].
+            tangent: structured columns of H [ds, k].
             whole: y − H θ₀ [ds].
             noise: variance of e [ds].
-            state: z, its covariance, coefficients and slopes there, C-contiguous float64; they
-                are written over.
+            state: z, its covariance, coefficients and slopes there and log weights, C-contiguous
+                float64; they are written over.
 
         Returns:
-            Errors and variances of H θ before [s, ds], squared distances and log determinants
-            [s], errors that are left and their variances [s, ds].
+            Of the mixture: log evidence, mean error and variance of H θ before [ds], and the
+            expected square of the error that is left [ds].
         """
-        basis, whole, noise = (np.ascontiguousarray(a, float) for a in (basis, whole, noise))
-        wide = [np.empty(self._shape) for _ in range(4)]
-        error, epistemic, left, variance = wide
-        square, log_det = np.empty(self._shape[0]), np.empty(self._shape[0])
-        arrays = (
-            *(basis, whole, noise, *state),
-            *(error, epistemic, square, log_det, left, variance),
+        given = [np.array(a, float, order='C') for a in (phi, tangent, whole, noise)]
+        found = [np.empty(len(whole)) for _ in range(3)]
+        evidence = load().hypotheses_learn(
+            ctypes.byref(self._family), *addresses(*given, *state, *found)
         )
-        load().hypotheses_learn(ctypes.byref(self._family), *(a.ctypes.data for a in arrays))
-        return error, epistemic, square, log_det, left, variance
+        return evidence, found[0], found[1], found[2]
+
+    def draw(
+        self,
+        weights: np.ndarray,
+        state: tuple[np.ndarray, np.ndarray, np.ndarray],
+        columns: tuple[np.ndarray, np.ndarray],
+        normal: np.ndarray,
+        negligible: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of the mixture [n] and draws less it [n, E], less the reference of hypotheses.
+
+        Args:
+            weights: probabilities [s].
+            state: z, its covariance and coefficients there, C-contiguous float64.
+            columns: numbers of the columns of each hypothesis [s, r], int32, −1 where there is
+                none, and the columns [.., n], float32.
+            normal: standard normal numbers [k, E].
+            negligible: probability below which a hypothesis does not show in the mean.
+        """
+        used, rows = columns
+        size, draws = rows.shape[1], normal.shape[1]
+        mean, deviations = np.empty(size), np.empty((size, draws))
+        weights, normal = (np.array(a, float, order='C') for a in (weights, normal))
+        arrays = (weights, *state, used, rows, normal, mean, deviations)
+        load().hypotheses_draw(
+            ctypes.byref(self._family), size, draws, negligible, *addresses(*arrays)
+        )
+        return mean, deviations

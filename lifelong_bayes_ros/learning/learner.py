@@ -420,7 +420,7 @@ class Learner:
             innovation = prediction.innovation
             noise = np.sqrt(self.live.noise.variance)[:, None]
             jitter = self._tensor(noise * self.rng.standard_normal((len(noise), DRAWS)))
-            gain = torch.cholesky_solve(innovation.gain.T, innovation.chol).T
+            gain = innovation.gain @ (innovation.inverse.T @ innovation.inverse)
             self.draws = self.draws - gain @ (design @ self.draws + jitter)
         self.live = self.live.update(prediction, self._owned)
         self._owned = True

@@ -115,7 +115,7 @@ class Snapshot:
         reservoirs = {r.name: r.reservoir for r in library.regimes} | {'waiting': learner.waiting}
         arrays = {'draws': learner.draws.cpu().numpy(), 'past': learner.past}
         if learner.sparse is not None:
-            arrays |= {f'sparse.{n}': a.copy() for n, a in learner.sparse.state().items()}
+            arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
         more, outcomes = learner.outcomes.state()
         arrays |= {f'{OUTCOMES}{name}': array for name, array in more.items()}
         meta = {

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..blr import Gaussian
-from ..blr.kernel import PRECISE, library_of
+from ..blr.kernel import PRECISE, addresses, library_of
 from ..dynamics.head import EVIDENCE_DOF, EVIDENCE_TEMPER, student_t
 
 SOURCE = Path(__file__).with_name('bank.c')
@@ -86,6 +86,8 @@ class Bank:
         self._weights = np.ascontiguousarray(means[:, : ds * nf])
         self._structured = np.ascontiguousarray(means[:, ds * nf :])
         self._heads = list(heads)
+        kept = (self._blocks, self._cross, self._tail, self._weights, self._structured)
+        self._kept_at = [a.ctypes.data for a in kept]
 
     def score(self, design: np.ndarray, target: np.ndarray, noise: np.ndarray) -> Scores:
         """Score an observation under the predictive of every head.
@@ -113,13 +115,12 @@ class Bank:
         (ds, nf), count = self._shape, len(self._heads)
         residual, square, log_det = np.empty((count, ds)), np.empty(count), np.empty(count)
         given = (
-            *(self._blocks, self._cross, self._tail, self._weights, self._structured),
             *(phi.astype(np.float32), phi),
-            *(np.ascontiguousarray(a, float) for a in (tangent, target, noise)),
+            *(np.array(a, float, order='C') for a in (tangent, target, noise)),
             *(residual, square, log_det),
         )
         sizes = (count, ds, nf, self._stride, tangent.shape[1])
-        if load().bank_score(*sizes, *(a.ctypes.data for a in given)):
+        if load().bank_score(*sizes, *self._kept_at, *addresses(*given)):
             raise np.linalg.LinAlgError('a predictive is not positive definite')
         return residual, square, log_det
 
