@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong_bayes_ros.blr import Gaussian, ImproperPosteriorError
+from lifelong_bayes_ros.blr import Gaussian, ImproperPosteriorError, conjugate
 
 
 def polynomial_problem(seed: int, n: int = 60, degree: int = 6):
@@ -95,3 +95,35 @@ def test_log_prob_equals_torch_distributions():
     theta = torch.tensor([0.3, 0.7], dtype=torch.float64)
     reference = torch.distributions.MultivariateNormal(belief.mean, belief.covariance)
     assert float(belief.log_prob(theta)) == pytest.approx(float(reference.log_prob(theta)))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 60))
+def test_compiled_conditioning_does_as_torch_does(seed: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((n, n))
+    covariance = torch.tensor(root @ root.T + np.eye(n))
+    design = rng.standard_normal((k, n))
+    shared = int(rng.integers(n + 1))  # columns before it belong to one output each, or to none
+    design[:, :shared] *= np.arange(k)[:, None] == rng.integers(-1, k, size=shared)
+    design, residual = torch.tensor(design), torch.tensor(rng.standard_normal(k))
+    noise = torch.tensor(rng.uniform(0.5, 2.0, k))
+    plain = Gaussian(torch.tensor(rng.standard_normal(n)), covariance)
+    compiled = Gaussian(plain.mean, covariance.clone())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conjugate, 'load', lambda: None)
+        expected = plain.predict(design, noise)
+        after = plain.condition(expected, residual)
+    found = compiled.predict(design, noise)
+    for name in ('mean', 'gain', 'epistemic', 'inverse'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    for in_place in (False, True):
+        learned = compiled.condition(found, residual, in_place)
+        again = learned.predict(design, noise)  # reads the upper triangle only
+        torch.testing.assert_close(again.epistemic, design @ after.covariance @ design.T)
+        wider = learned.widen(torch.eye(n, dtype=torch.float64), 0.1)
+        torch.testing.assert_close(
+            wider.covariance, after.widen(torch.eye(n, dtype=torch.float64), 0.1).covariance
+        )
+        torch.testing.assert_close(learned.mean, after.mean)
+        torch.testing.assert_close(learned.covariance, after.covariance)
+        assert torch.equal(learned.covariance, learned.covariance.T)

@@ -1,34 +1,103 @@
 /* The exact conjugate case in moments, for a few observations y = H t + e of many parameters.
  *
- * gaussian.py says what is computed, with torch. Everything is float64 and C-contiguous; matrices
- * of k rows of n lie with the long side along memory.
+ * gaussian.py says what is computed, with torch. Of a covariance only the upper triangle is read
+ * and written: moving it through memory is what takes longest. Everything is float64 and
+ * C-contiguous; matrices of k rows of n lie with the long side along memory.
  */
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
+typedef double vec __attribute__((vector_size(32), aligned(8)));
+
 INLINE double dot(int64_t n, const double *a, const double *b)
 {
-    double sums[16] = {0}, sum = 0; /* side by side in vectors, so that none waits for another */
+    vec sums[4] = {{0}}; /* side by side, so that none waits for another */
     int64_t f = 0;
     for (; f + 16 <= n; f += 16)
-        for (int l = 0; l < 16; l++)
-            sums[l] += a[f + l] * b[f + l];
+        for (int l = 0; l < 4; l++)
+            sums[l] += *(const vec *)(a + f + 4 * l) * *(const vec *)(b + f + 4 * l);
+    for (; f + 4 <= n; f += 4)
+        sums[0] += *(const vec *)(a + f) * *(const vec *)(b + f);
+    vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double sum = (all[0] + all[1]) + (all[2] + all[3]);
     for (; f < n; f++)
         sum += a[f] * b[f];
-    for (int l = 0; l < 16; l++)
-        sum += sums[l];
     return sum;
 }
 
-/* Predictive of y: mean H m [k], H S H' [k][k], and L^-1 [k][k] for H S H' + R = L L'.
- * `gain` is H S [k][n]. Returns 0, or 1 if the predictive is not positive definite. */
-int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double *design,
-                          const double *gain, const double *noise, double *predicted,
-                          double *epistemic, double *inverse)
+/* The lower triangle is made that of a symmetric matrix. */
+void conjugate_mirror(int64_t n, double *covariance)
+{
+    enum { TILE = 16 };
+    for (int64_t a = 0; a < n; a += TILE)
+        for (int64_t b = 0; b <= a; b += TILE)
+            for (int64_t i = a; i < n && i < a + TILE; i++)
+                for (int64_t j = b; j < i && j < b + TILE; j++)
+                    covariance[i * n + j] = covariance[j * n + i];
+}
+
+/* H S [k][n]. H is full of zeros where outputs share no parameters: it is read as runs of columns
+ * that belong to one output, and of columns that belong to several. */
+static void gain_of(int64_t n, int64_t k, const double *covariance, const double *design,
+                    double *gain)
+{
+    enum { NONE = -2, MANY = -1 };
+    int64_t begin[n], end[n], of[n], runs = 0, next = 0, wide = (k + 3) / 4;
+    vec turned[n][wide]; /* H' */
+    memset(turned, 0, sizeof(turned));
+    for (int64_t j = 0; j < n; j++) {
+        int64_t owner = NONE;
+        for (int64_t o = 0; o < k; o++) {
+            double h = design[o * n + j];
+            turned[j][o / 4][o % 4] = h;
+            if (h != 0)
+                owner = owner == NONE ? o : MANY;
+        }
+        if (runs && of[runs - 1] == owner && end[runs - 1] == j)
+            end[runs - 1] = j + 1;
+        else if (owner != NONE) {
+            begin[runs] = j;
+            of[runs] = owner;
+            end[runs++] = j + 1;
+        }
+    }
+    memset(gain, 0, sizeof(double) * k * n);
+    for (int64_t i = 0; i < n; i++) {
+        const double *row = covariance + i * n;
+        vec own[wide];
+        memset(own, 0, sizeof(own));
+        while (next < runs && end[next] <= i + 1)
+            next++;
+        for (int64_t r = next; r < runs; r++) {
+            int64_t o = of[r], from = begin[r] > i ? begin[r] : i + 1;
+            if (o == MANY)
+                for (int64_t j = from; j < end[r]; j++)
+                    for (int64_t v = 0; v < wide; v++)
+                        own[v] += row[j] * turned[j][v];
+            else
+                own[o / 4][o % 4] += dot(end[r] - from, row + from, design + o * n + from);
+        }
+        for (int64_t o = 0; o < k; o++) {
+            double by = design[o * n + i], *sum = gain + o * n;
+            sum[i] += own[o / 4][o % 4];
+            if (by != 0)
+                for (int64_t j = i; j < n; j++)
+                    sum[j] += by * row[j];
+        }
+    }
+}
+
+/* Predictive of y: H S [k][n], mean H m [k], H S H' [k][k], and L^-1 [k][k] of
+ * H S H' + R = L L'. Returns 0, or 1 if the predictive is not positive definite. */
+int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double *covariance,
+                          const double *design, const double *noise, double *gain,
+                          double *predicted, double *epistemic, double *inverse)
 {
     double chol[k * k];
+    gain_of(n, k, covariance, design, gain);
     for (int64_t i = 0; i < k; i++) {
         predicted[i] = dot(n, design + i * n, mean);
         for (int64_t j = 0; j <= i; j++)
@@ -53,18 +122,17 @@ int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double
     return 0;
 }
 
-/* out = in - half' half in `rows` rows from i on, which share what they load of `half`. Loops over
- * the constants `rows` and `k` unroll. Products commute and sums keep their order: what was
- * symmetric stays so to the bit. */
-INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *restrict half, int64_t i,
-                          const double *in, double *out)
+/* out = in - half' half in `rows` rows from i on, from column i on. Loops over the constants
+ * `rows` and `k` unroll. */
+INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *restrict half,
+                          int64_t i, const double *in, double *out)
 {
     double own[rows * k]; /* in registers: `out` might be `half`, for all that the compiler knows */
     for (int64_t r = 0; r < rows; r++)
         for (int64_t f = 0; f < k; f++)
             own[r * k + f] = half[f * n + i + r];
 #pragma GCC ivdep /* `out` is `in` or far from it */
-    for (int64_t j = 0; j < n; j++)
+    for (int64_t j = i; j < n; j++)
         for (int64_t r = 0; r < rows; r++) {
             double left = in[(i + r) * n + j];
             for (int64_t f = 0; f < k; f++)
@@ -86,25 +154,20 @@ INLINE void downdate(int64_t n, int64_t k, const double *half, const double *in,
  * `covariance_out` may be `covariance`. Scratch: half [k][n]. */
 void conjugate_condition(int64_t n, int64_t k, const double *mean, const double *covariance,
                          const double *gain, const double *inverse, const double *residual,
-                         double *half, double *mean_out, double *covariance_out)
+                         double *half, double *moved, double *covariance_out)
 {
-    double white[k];
+    memcpy(moved, mean, sizeof(double) * n);
+    memset(half, 0, sizeof(double) * k * n);
     for (int64_t i = 0; i < k; i++) {
-        white[i] = 0;
-        for (int64_t j = 0; j < n; j++)
-            half[i * n + j] = 0;
+        double *row = half + i * n, white = 0;
         for (int64_t f = 0; f <= i; f++) {
             double c = inverse[i * k + f];
-            white[i] += c * residual[f];
+            white += c * residual[f];
             for (int64_t j = 0; j < n; j++)
-                half[i * n + j] += c * gain[f * n + j];
+                row[j] += c * gain[f * n + j];
         }
-    }
-    for (int64_t j = 0; j < n; j++) {
-        double sum = mean[j];
-        for (int64_t f = 0; f < k; f++)
-            sum += half[f * n + j] * white[f];
-        mean_out[j] = sum;
+        for (int64_t j = 0; j < n; j++)
+            moved[j] += white * row[j];
     }
     switch (k) {
 #define CASE(K)                                             \

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .buffers import SHARED
 from .kernel import PRECISE, library_of
 
 SOURCE = Path(__file__).with_name('conjugate.c')
@@ -24,16 +25,18 @@ def load() -> ctypes.CDLL | None:
     """The compiled functions, or None where they cannot be built."""
     library = library_of(SOURCE, PRECISE, 'conditioning')
     if library is not None:
-        sizes = [ctypes.c_int64] * 2
-        library.conjugate_predict.argtypes = [*sizes, *[ctypes.c_void_p] * 7]
+        size, at = ctypes.c_int64, ctypes.c_void_p
+        library.conjugate_mirror.argtypes = [size, at]
+        library.conjugate_mirror.restype = None
+        library.conjugate_predict.argtypes = [size, size, *[at] * 8]
         library.conjugate_predict.restype = ctypes.c_int32
-        library.conjugate_condition.argtypes = [*sizes, *[ctypes.c_void_p] * 8]
+        library.conjugate_condition.argtypes = [size, size, *[at] * 8]
         library.conjugate_condition.restype = None
     return library
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether all of these can be handed to `predict` or `condition`."""
+    """Whether all of these can be handed to the functions here."""
     plain = all(
         t.dtype == torch.float64 and t.device.type == 'cpu' and not t.requires_grad
         for t in tensors
@@ -41,20 +44,24 @@ def serves(*tensors: Tensor) -> bool:
     return plain and load() is not None
 
 
-def predict(
-    mean: Tensor, design: Tensor, gain: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """H m [k], H Σ Hᵀ [k, k] and L⁻¹ [k, k], H Σ Hᵀ + R = L Lᵀ; `gain` is Σ Hᵀ [n, k].
+def mirror(covariance: Tensor) -> None:
+    """Make a contiguous matrix [n, n] symmetric that has its upper triangle only."""
+    load().conjugate_mirror(len(covariance), covariance.data_ptr())
 
-    None if H Σ Hᵀ + R is not positive definite.
+
+def predict(
+    mean: Tensor, covariance: Tensor, design: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Σ Hᵀ [n, k], H m [k], H Σ Hᵀ [k, k] and L⁻¹ [k, k], H Σ Hᵀ + R = L Lᵀ.
+
+    Of the covariance only the upper triangle is read. None if L is none.
     """
     k, n = design.shape
-    mean, design, rows, noise = (t.contiguous() for t in (mean, design, gain.T, noise))
-    found = mean.new_empty(k), mean.new_empty(k, k), mean.new_empty(k, k)
-    given = (mean, design, rows, noise, *found)
-    if load().conjugate_predict(n, k, *(t.data_ptr() for t in given)):
+    given = tuple(t.contiguous() for t in (mean, covariance, design, noise))
+    found = [mean.new_empty(size) for size in ((k, n), (k,), (k, k), (k, k))]
+    if load().conjugate_predict(n, k, *(t.data_ptr() for t in (*given, *found))):
         return None
-    return found
+    return found[0].T, found[1], found[2], found[3]
 
 
 def condition(
@@ -65,12 +72,12 @@ def condition(
     residual: Tensor,
     in_place: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and covariance after a residual [k]; see `Gaussian.condition`."""
+    """Mean and upper triangle of the covariance after a residual [k]; see `Gaussian.condition`."""
     n, k = gain.shape
     mean, rows, inverse, residual = (t.contiguous() for t in (mean, gain.T, inverse, residual))
     in_place = in_place and covariance.is_contiguous()
     covariance = covariance.contiguous()
-    out = covariance if in_place else torch.empty_like(covariance)
+    out = covariance if in_place else SHARED.square(n)
     half, moved = torch.empty_like(rows), torch.empty_like(mean)
     given = (mean, covariance, rows, inverse, residual, half, moved, out)
     load().conjugate_condition(n, k, *(t.data_ptr() for t in given))

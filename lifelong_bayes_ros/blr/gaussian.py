@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import conjugate
+from .buffers import SHARED
 from .posterior import ExponentialFamily, cholesky, mirrored, standard_normal
 
 
@@ -43,7 +44,16 @@ class Gaussian(ExponentialFamily):
                 'give [n] and [n, n]'
             )
         self.mean = mean
-        self.covariance = covariance
+        self._stored = covariance
+        self._upper_only = False  # what lies below the diagonal of `_stored` is not valid
+
+    @property
+    def covariance(self) -> Tensor:
+        """Σ [n, n]."""
+        if self._upper_only:
+            conjugate.mirror(self._stored)
+            self._upper_only = False
+        return self._stored
 
     @property
     def size(self) -> int:
@@ -102,18 +112,14 @@ class Gaussian(ExponentialFamily):
         """From mean and covariance."""
         return cls(state['mean'], state['covariance'])
 
-    def predict(self, design: Tensor, noise: Tensor, gain: Tensor | None = None) -> Innovation:
-        """Predictive of y = H θ + e for a design H [k, n] and noise variances R [k].
-
-        `gain`: Σ Hᵀ [n, k], from callers that know of zeros in H.
-        """
-        if gain is None:
-            gain = self.covariance @ design.T
-        if conjugate.serves(self.mean, design, gain, noise):
-            found = conjugate.predict(self.mean, design, gain, noise)
+    def predict(self, design: Tensor, noise: Tensor) -> Innovation:
+        """Predictive of y = H θ + e for a design H [k, n] and noise variances R [k]."""
+        if conjugate.serves(self.mean, self._stored, design, noise):
+            found = conjugate.predict(self.mean, self._stored, design, noise)
             if found is not None:  # else torch says what is wrong
-                predicted, epistemic, inverse = found
-                return Innovation(predicted, gain, epistemic, inverse)
+                gain, mean, epistemic, inverse = found
+                return Innovation(mean, gain, epistemic, inverse)
+        gain = self.covariance @ design.T
         epistemic = design @ gain
         chol = torch.linalg.cholesky(epistemic + torch.diag(noise))
         unit = torch.eye(len(noise), dtype=chol.dtype, device=chol.device)
@@ -128,9 +134,11 @@ class Gaussian(ExponentialFamily):
         With `in_place` it is written over the covariance of this one, which is used up.
         """
         gain, inverse = innovation.gain, innovation.inverse
-        if conjugate.serves(self.mean, self.covariance, gain, inverse, residual):
-            given = (self.mean, self.covariance, gain, inverse, residual)
-            return Gaussian(*conjugate.condition(*given, in_place))
+        if conjugate.serves(self.mean, self._stored, gain, inverse, residual):
+            given = (self.mean, self._stored, gain, inverse, residual)
+            learned = Gaussian(*conjugate.condition(*given, in_place))
+            learned._upper_only = True
+            return learned
         half = inverse @ gain.T
         mean = self.mean + half.T @ (inverse @ residual)
         out = self.covariance if in_place else None
@@ -138,8 +146,12 @@ class Gaussian(ExponentialFamily):
 
     def widen(self, towards: Tensor, share: float, in_place: bool = False) -> Gaussian:
         """Covariance moved towards another one: (1 − share) Σ + share · towards."""
-        out = self.covariance if in_place else None
-        return Gaussian(self.mean, torch.lerp(self.covariance, towards, share, out=out))
+        out = self._stored if in_place else None
+        if out is None and conjugate.serves(self._stored, towards):
+            out = SHARED.square(self.size)
+        wider = Gaussian(self.mean, torch.lerp(self._stored, towards, share, out=out))
+        wider._upper_only = self._upper_only
+        return wider
 
     def factor(self) -> Tensor:
         """Lower Cholesky factor [n, n] of the covariance."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..blr import Gaussian, Innovation
-from .model import Dynamics
 from .noise import Noise
 
 EVIDENCE_DOF = 6.0  # heavy tails: one outlier must not decide between regimes
@@ -40,15 +39,10 @@ class Head:
     posterior: Gaussian
     noise: Noise
 
-    def predict(
-        self, design: torch.Tensor, target: np.ndarray, gain: torch.Tensor | None = None
-    ) -> Prediction:
-        """Score an observation `target` [ds] under the predictive at `design` [ds, n].
-
-        `gain`: Σ Hᵀ [n, ds], where it is known already.
-        """
+    def predict(self, design: torch.Tensor, target: np.ndarray) -> Prediction:
+        """Score an observation `target` [ds] under the predictive at `design` [ds, n]."""
         noise = torch.as_tensor(self.noise.variance, device=design.device)
-        innovation = self.posterior.predict(design, noise, gain)
+        innovation = self.posterior.predict(design, noise)
         residual = target - innovation.mean.cpu().numpy()
         inverse = innovation.inverse.cpu().numpy()
         white = inverse @ residual
@@ -77,19 +71,6 @@ class Head:
     def replace(self, **changes: Gaussian | Noise) -> Head:
         """A head with some parts replaced."""
         return replace(self, **changes)
-
-
-def foresee(
-    dynamics: Dynamics, head: Head, design: torch.Tensor, target: np.ndarray
-) -> Prediction:
-    """`Head.predict` at a design of the model, making use of its zeros where that is quicker.
-
-    All that must agree to the last bit (the learner, its tapes, its candidates) predict by this.
-    """
-    gain, covariance = None, head.posterior.covariance
-    if covariance.device.type == 'cpu':
-        gain = torch.from_numpy(dynamics.gain(covariance.numpy(), design.numpy()))
-    return head.predict(design, target, gain)
 
 
 Scalar = TypeVar('Scalar', float, np.ndarray)

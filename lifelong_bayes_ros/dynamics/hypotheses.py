@@ -232,11 +232,12 @@ class HypothesisFilter:
         spread[chosen] = np.linalg.cholesky(self.covariance[chosen])
         drawn = self.z[chosen] + (spread[chosen] @ noise.T[:, :, None])[:, :, 0]
         # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
-        c = np.zeros((*self._used.shape, 1 + count), np.float32)
+        used = self._numbers >= 0
+        c = np.zeros((*used.shape, 1 + count), np.float32)
         c[:, :, 0] = weights[:, None] * self._touched[0]
         c[chosen, :, 1 + np.arange(count)] = self.curves.coefficients(drawn, chosen)
         c[~matter] = 0.0
-        moved = (c[self._used].T @ self._rows).astype(float)
+        moved = (c[used].T @ self._rows[self._numbers[used]]).astype(float)
         shift, result = moved[0], moved[1:]
         return shift, np.ascontiguousarray((result - shift).T)
 
@@ -286,18 +287,20 @@ class HypothesisFilter:
         blocks = heads.reshape(count, self.outputs, self._features, rank).transpose(2, 0, 1, 3)
         blocks = np.ascontiguousarray(blocks).reshape(self._features, count, -1)
         tails = hypotheses.basis[:, self.outputs * self._features :].astype(float)
-        self._layouts = rows, rows.any(axis=2), blocks, tails
+        used = rows.any(axis=2)
+        self._rows = rows[used]  # columns that are not empty, and the number of each, or −1
+        numbers = np.cumsum(used.ravel(), dtype=np.int32).reshape(used.shape) - 1
+        self._layouts = np.where(used, numbers, np.int32(-1)), blocks, tails
 
     def _select(self) -> None:
         """Go on with the hypotheses that are alive."""
-        rows, used, blocks, tails = self._layouts
+        numbers, blocks, tails = self._layouts
         self.curves = self.hypotheses.curves.pick(self.alive)
         self._unit = np.eye(self.curves.latents)
-        self._used = used[self.alive]  # [s, r]
-        self._rows = rows[self.alive][self._used]
-        numbers = np.cumsum(self._used.ravel(), dtype=np.int32).reshape(self._used.shape) - 1
-        self._numbers = np.where(self._used, numbers, np.int32(-1))
-        self._heads = blocks[:, self.alive].reshape(self._features, -1)
+        self._numbers = numbers[self.alive]  # [s, r]
+        if len(self.alive) < len(numbers):
+            blocks = blocks[:, self.alive]
+        self._heads = blocks.reshape(self._features, -1)
         self._tails = tails[self.alive]
         self._native = None
         if load() is not None:

@@ -83,12 +83,6 @@ class Dynamics:
         ]
         return raw[::da] @ self.trunk.whiten, np.concatenate(tangent, axis=2)
 
-    def gain(self, covariance: np.ndarray, design: np.ndarray) -> np.ndarray:
-        """Σ Hᵀ [n, ds] of a covariance [n, n]: H repeats φ, so its zeros can be left out."""
-        ds, nf = self.nominal.shape
-        blocks = covariance[: ds * nf].reshape(ds, nf, -1)  # rows, since it is symmetric
-        return (design[0, :nf] @ blocks + design[:, ds * nf :] @ covariance[ds * nf :]).T
-
     def design(self, x: np.ndarray, u: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Design H [ds, n] with y = H θ, for x [ds], u [da] and past commands [DELAYS, da]."""
         phi, tangent = self.parts(x, u, past)

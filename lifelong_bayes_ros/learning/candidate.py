@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..blr import Gaussian
-from ..dynamics.head import Head, foresee
+from ..dynamics.head import Head
 from ..dynamics.model import Dynamics, Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
@@ -188,5 +188,5 @@ def absorb(dynamics: Dynamics, head: Head, sample: Sample) -> tuple[Head, float]
     x, u = sample.x.astype(float), sample.u.astype(float)
     device = head.posterior.mean.device
     design = torch.tensor(dynamics.design(x, u, sample.past.astype(float)), device=device)
-    prediction = foresee(dynamics, head, design, dynamics.target(x, sample.x_next.astype(float)))
+    prediction = head.predict(design, dynamics.target(x, sample.x_next.astype(float)))
     return head.update(prediction), prediction.evidence

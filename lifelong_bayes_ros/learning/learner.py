@@ -23,7 +23,7 @@ import torch
 
 from ..blr import Gaussian, ImproperPosteriorError
 from ..dynamics.belief import Belief
-from ..dynamics.head import Head, Prediction, foresee
+from ..dynamics.head import Head, Prediction
 from ..dynamics.hypotheses import RARE, SETTLED, HypothesisFilter, Seen
 from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
@@ -373,7 +373,7 @@ class Learner:
 
         if self.learned % WALK_EVERY == 0:
             self._widen(1 - (1 - self.config.random_walk) ** WALK_EVERY)
-        live = foresee(self.dynamics, self.live, design, target)
+        live = self.live.predict(design, target)
         regimes = self.library.regimes
         self._bank.sync([self.family, *(r.head.posterior for r in regimes)])
         noise = [self.live.noise, *(r.head.noise for r in regimes)]
@@ -585,7 +585,7 @@ class Learner:
         self.redraw()
         since = list(self._recent)[-steps:]
         for step in since:
-            prediction = foresee(self.dynamics, self.live, step.design, step.target)
+            prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
             step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
             self._condition(step.design, prediction)
@@ -652,10 +652,10 @@ class Learner:
         if self._since_soft < 60:
             return
         # The typical regime's noise: the least of several estimates is least by chance.
-        known = np.log([r.head.noise.variance for r in self.library.regimes])
-        reference = np.exp(known.mean(axis=0))
+        known = np.array([r.head.noise.variance for r in self.library.regimes])
+        reference = known.prod(axis=0) ** (1 / len(known))
         noise = self.live.noise
-        if np.max(noise.variance / reference) <= self.config.soft_ratio:
+        if (noise.variance / reference).max() <= self.config.soft_ratio:
             return
         self._since_soft = 0
         before = self.regime
@@ -808,13 +808,14 @@ class Learner:
         trunk = self.dynamics.trunk
         inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
         change = self.dynamics.target(x, x_next)
-        return bool(max(np.abs(inputs).max(), np.abs(change).max()) > FAR)
+        return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
 
     def _is_beyond(self, action: np.ndarray) -> bool:
         """Whether the robot cannot have done what was commanded."""
         spec = self.dynamics.spec
-        middle = (spec.action_low + spec.action_high) / 2
-        return bool(np.any(np.abs(action - middle) > (1 + SLACK) * spec.action_half_range))
+        slack = SLACK * spec.action_half_range
+        low, high = spec.action_low - slack, spec.action_high + slack
+        return bool(((action < low) | (action > high)).any())
 
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)

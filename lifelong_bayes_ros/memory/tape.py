@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..blr import Gaussian
-from ..dynamics.head import Head, foresee
+from ..dynamics.head import Head
 from ..dynamics.model import Dynamics
 from ..dynamics.noise import Noise
 from .reservoir import Sample
@@ -198,7 +198,7 @@ def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = F
     device = head.posterior.mean.device
     design = torch.tensor(dynamics.design(x, u, past), dtype=torch.float64, device=device)
     target = dynamics.target(x, sample.x_next.astype(float))
-    return head.update(foresee(dynamics, head, design, target), in_place)
+    return head.update(head.predict(design, target), in_place)
 
 
 def merge(first: Head, second: Head, prior: Gaussian) -> Head:
