@@ -24,8 +24,6 @@ def _references(buffers: list[np.ndarray]) -> list[int]:
 
 # Of a buffer that nobody else holds: Pythons count differently.
 IDLE = _references([np.empty(0)])[0]
-    0
-]  # of a buffer that nobody else holds: Pythons count differently
 
 
 class Buffers:
