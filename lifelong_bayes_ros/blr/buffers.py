@@ -11,26 +11,25 @@ import sys
 from collections import defaultdict
 from threading import Lock
 
-import numpy as np
 import torch
 from torch import Tensor
 
 LEAST = 1 << 16  # bytes; malloc serves smaller ones well
 
 
-def _references(buffers: list[np.ndarray]) -> list[int]:
+def _references(buffers: list[bytearray]) -> list[int]:
     return [sys.getrefcount(buffer) for buffer in buffers]
 
 
 # Of a buffer that nobody else holds: Pythons count differently.
-IDLE = _references([np.empty(0)])[0]
+IDLE = _references([bytearray()])[0]
 
 
 class Buffers:
     """Square matrices of float64; memory that is held no longer is handed out again."""
 
     def __init__(self) -> None:
-        self._buffers: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+        self._buffers: defaultdict[int, list[bytearray]] = defaultdict(list)
         self._lock = Lock()
 
     def square(self, n: int) -> Tensor:
@@ -42,8 +41,9 @@ class Buffers:
             buffers = self._buffers[n]
             references = _references(buffers)
             if IDLE not in references:
-                buffers.append(np.empty((n, n)))
-            return torch.from_numpy(buffers[references.index(IDLE) if IDLE in references else -1])
+                buffers.append(bytearray(8 * n * n))
+            found = buffers[references.index(IDLE) if IDLE in references else -1]
+            return torch.frombuffer(found, dtype=torch.float64).view(n, n)
 
     def count(self, n: int) -> int:
         """How many buffers there are for matrices of this size."""

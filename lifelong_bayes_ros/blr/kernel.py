@@ -17,8 +17,7 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 SOURCE = Path(__file__).with_name('kernel.c')
 # Only the compiler may see -ffast-math: given to the linker, it flushes the whole process's
@@ -117,8 +116,8 @@ def library_of(source: Path, flags: tuple[str, ...], whose: str) -> ctypes.CDLL 
         return None
 
 
-def addresses(*arrays: np.ndarray) -> list[int]:
-    """Where C finds arrays that may be written to; quicker than `array.ctypes.data`.
+def addresses(*arrays: Any) -> list[int]:
+    """Where C finds arrays of numpy that may be written to; quicker than `array.ctypes.data`.
 
     Raises:
         TypeError: an array is read-only or not C-contiguous.
