@@ -653,7 +653,7 @@ class Learner:
             return
         # The typical regime's noise: the least of several estimates is least by chance.
         known = np.array([r.head.noise.variance for r in self.library.regimes])
-        reference = known.prod(axis=0) ** (1 / len(known))
+        reference = np.exp(np.log(known).mean(axis=0))
         noise = self.live.noise
         if (noise.variance / reference).max() <= self.config.soft_ratio:
             return
