@@ -100,14 +100,20 @@ class Controller:
         plan = self.think(state, belief, self.past)
         return self.answer(state, belief, plan, started)
 
-    def think(self, state: State, belief: Belief, past: np.ndarray) -> Plan:
-        """Plan from a state after past commands [DELAYS, da]."""
+    def think(
+        self, state: State, belief: Belief, past: np.ndarray, candidates: int | None = None
+    ) -> Plan:
+        """Plan from a state after past commands [DELAYS, da].
+
+        `candidates`: how many are weighed, in one round, where a good plan is only mended; else
+        as the robot file says.
+        """
         belief = self._believed(state, belief)
         if self.adviser is None:
-            return self.planner.plan(belief, state.stamp_ns, state.x, past)
+            return self.planner.plan(belief, state.stamp_ns, state.x, past, None, candidates)
         inputs = self._sense(state, belief, past)
         proposals = self.adviser.proposals(self.adviser.advise(inputs))
-        plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals)
+        plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals, candidates)
         return Advised(**vars(plan), inputs=inputs, regime=belief.regime)
 
     def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:

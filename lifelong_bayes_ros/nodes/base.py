@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -24,7 +23,6 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import (
@@ -32,11 +30,10 @@ from rclpy.exceptions import (
     InvalidParameterValueException,
     ParameterUninitializedException,
 )
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
@@ -49,6 +46,7 @@ except ImportError:  # Humble
 from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
 from . import topics
+from .executor import Executor, Unserved
 from .inputs import Input, unheard
 from .table import NAMESPACE, parameter_names
 from .topics import Topic
@@ -91,44 +89,7 @@ AUTOSTART = Parameter('autostart', False, 'configure and activate without a life
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 ACK_SECONDS = 0.5
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
-SELDOM = 0.05  # s between two looks at a service
 ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
-class Executor(SingleThreadedExecutor):
-    """Looks at services now and then only.
-
-    Every entity costs each round some time, and a node has a dozen services, of lifecycle and
-    parameters, that hardly anybody calls while messages come in a hundred times per second.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next: WeakKeyDictionary[Service, float] = WeakKeyDictionary()
-
-    def can_execute(self, entity: Any) -> bool:
-        """Whether to wait for an entity in this round."""
-        if isinstance(entity, Service):
-            now = time.monotonic()
-            if now < self._next.get(entity, 0.0):
-                return False
-            self._next[entity] = now + SELDOM
-        return super().can_execute(entity)
-
-
-class Unserved(CallbackGroup):
-    """For subscriptions that the executor passes by: see `BaseNode.glance`."""
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Nothing was begun."""
 
 
 class BaseNode(LifecycleNode):
@@ -531,7 +492,7 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
             node.stop.set()
         while rclpy.ok() and not node.stop.is_set():
             try:
-                executor.spin_once(timeout_sec=0.1)
+                executor.round(0.1)
             except RCLError as error:
                 # Raised when a lifecycle transition is asked for that is not possible now.
                 node.get_logger().error(str(error))

@@ -22,11 +22,11 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
 
 from ..errors import UserError
 from .base import PARENT
+from .executor import Executor
 from .table import Common, Start, remappings, starts
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
@@ -86,7 +86,7 @@ class Bringup:
             self.node = rclpy.create_node(
                 'bringup', namespace=common.namespace, context=self.context
             )
-        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor = Executor(self.context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Client] = {}
 
@@ -211,7 +211,7 @@ class Bringup:
     # ------------------------------------------------------------------ while they run
     def spin(self, seconds: float) -> None:
         """Serve subscriptions and timers of `node` for a while."""
-        self._executor.spin_once(timeout_sec=seconds)
+        self._executor.round(seconds)
 
     def watch(self) -> dict[str, int]:
         """Exit code of every node whose process has ended; negative: killed by that signal."""

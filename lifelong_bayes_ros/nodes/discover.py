@@ -8,13 +8,13 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ..errors import UserError
 from ..robot.observation import Seen
 from .commands import COMMAND_TYPES
+from .executor import Executor
 from .topics import STATE_TYPES
 
 FIND_SECONDS = 4.0  # a participant that was there before is found within 3.3 s
@@ -36,12 +36,12 @@ def observe_topics(seconds: float, domain_id: int | None = None) -> list[Seen]:
     context.init(domain_id=domain_id)
     try:
         node = rclpy.create_node('robot_init', context=context)
-        executor = SingleThreadedExecutor(context=context)
+        executor = Executor(context)
         executor.add_node(node)
         found: dict[str, Seen] = {}
         started = time.monotonic()
         while time.monotonic() < started + FIND_SECONDS + seconds:
-            executor.spin_once(timeout_sec=0.05)
+            executor.round(0.05)
             if time.monotonic() < started + FIND_SECONDS:
                 _join(node, found)
         for seen in found.values():

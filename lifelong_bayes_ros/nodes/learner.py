@@ -229,6 +229,8 @@ class LearnerNode(BaseNode):
         self.trunk.publish(bytes_to_msg(data))
 
     def _publish_figures(self) -> None:
+        if not self.figures.get_subscription_count():
+            return
         learner = self.learner
         report = learner.report
         noise = np.sqrt(learner.live.noise.variance) * learner.dynamics.scale

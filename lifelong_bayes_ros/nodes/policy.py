@@ -71,6 +71,14 @@ class Policy(BaseNode):
         ),
         Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
         Parameter('enabled', True, 'false: stop as ~/estop does; true: as ~/enable', live=True),
+        Parameter(
+            'answer_candidates',
+            32,
+            'plans weighed once a state is there; the rest of the search is done before, from the '
+            'state that is expected. 0: all of it afterwards',
+            0,
+            100_000,
+        ),
         Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0, True),
         Parameter(
             'beta',
@@ -294,7 +302,7 @@ class Policy(BaseNode):
             self.controller.aim(self.goal)
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period
-                self.deadline = Deadline(self.controller, seconds)
+                self.deadline = Deadline(self.controller, seconds, self.value('answer_candidates'))
             self._weigh(self.value('beta'))
             self._catch_up()
         else:
@@ -420,12 +428,14 @@ class Policy(BaseNode):
         self.counts['alone'] += act.alone
         self.counts['stale belief'] += act.stale
         self.conservative = _why_careful(act, belief)
-        if act.spread is not None:
+        if act.spread is not None and self.uncertainty.get_subscription_count():
             command = controller.safety.last if act.command is None else act.command
             outcomes = outcome_channels(controller.dynamics, belief, state.x, command)
             self._publish_uncertainty(act, belief, outcomes)
         if act.plan is not None and not act.late:
             self._publish_plan(controller, act, belief, state, past)
+        if self.deadline is not None and self.deadline.candidates:
+            self.deadline.prepare(act, self.belief)
 
     def _publish_plan(
         self, controller: Controller, act: Act, belief: Belief, state: State, past: np.ndarray

@@ -72,7 +72,7 @@ class SimRobot(BaseNode):
         self.serve(Trigger, '~/reset', self._on_reset)
         self.listen(topics.ACTION, self._on_action)
         if self.realtime:
-            self.listen(topics.command_topic(self.spec), self._on_command)
+            self.newest = self.glance(topics.command_topic(self.spec), self._on_command)
             self.every(self.spec.period, self._tick)
         else:
             self.every(RESEND / 2, self._resend)
@@ -84,6 +84,8 @@ class SimRobot(BaseNode):
         self.answered = False  # whether the newest state was answered
         self.unanswered: dict[int, float] = {}  # stamp of a state: wall time it was published
         self.latencies: list[float] = []  # s of wall time from a state to its answer
+        if self.realtime:
+            self.look([self.newest])  # one from before the start is not for this life
         self.command = self.spec.neutral
         self.shifts = self._wanted_shifts()
         options = {'shifts': self._objects(self.shifts)}
@@ -99,6 +101,7 @@ class SimRobot(BaseNode):
         self.command = command_from_msg(self.spec, message)
 
     def _tick(self) -> None:
+        self.look([self.newest])
         self.late += not self.answered
         self._step(self.command)
 

@@ -13,7 +13,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rich.console import Console, Group
 from rich.live import Live
@@ -24,6 +24,7 @@ from rich.text import Text
 from ..robot import scene
 from . import topics
 from .codecs import from_named
+from .executor import Executor
 
 WIDTH = 30  # characters of a bar
 KEPT = 6  # events shown
@@ -175,14 +176,14 @@ def watch(namespace: str, domain_id: int | None, seconds: float | None = None) -
     console = Console()
     try:
         node = rclpy.create_node('watch', namespace=namespace, context=context)
-        executor = SingleThreadedExecutor(context=context)
+        executor = Executor(context)
         executor.add_node(node)
         shown = Watch(node)
         until = math.inf if seconds is None else time.monotonic() + seconds
         with Live(shown.view(), console=console, auto_refresh=False) as live:
             drawn = 0.0
             while time.monotonic() < until:
-                executor.spin_once(timeout_sec=0.05)
+                executor.round(0.05)
                 if time.monotonic() - drawn > 0.25:
                     drawn = time.monotonic()
                     live.update(shown.view(), refresh=True)
