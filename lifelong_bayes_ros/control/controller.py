@@ -100,20 +100,14 @@ class Controller:
         plan = self.think(state, belief, self.past)
         return self.answer(state, belief, plan, started)
 
-    def think(
-        self, state: State, belief: Belief, past: np.ndarray, candidates: int | None = None
-    ) -> Plan:
-        """Plan from a state after past commands [DELAYS, da].
-
-        `candidates`: how many are weighed, in one round, where a good plan is only mended; else
-        as the robot file says.
-        """
+    def think(self, state: State, belief: Belief, past: np.ndarray) -> Plan:
+        """Plan from a state after past commands [DELAYS, da]."""
         belief = self._believed(state, belief)
         if self.adviser is None:
-            return self.planner.plan(belief, state.stamp_ns, state.x, past, None, candidates)
+            return self.planner.plan(belief, state.stamp_ns, state.x, past)
         inputs = self._sense(state, belief, past)
         proposals = self.adviser.proposals(self.adviser.advise(inputs))
-        plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals, candidates)
+        plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals)
         return Advised(**vars(plan), inputs=inputs, regime=belief.regime)
 
     def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:

@@ -107,15 +107,12 @@ class Planner:
             past: past commands, newest first.
             proposals: plans [P, h, da] that take part in the first round in place of as many
                 random ones, e.g. a policy's.
-            candidates: weigh only so many, in a single round, to mend the plan at hand; else as
-                many as the robot file says.
+            candidates: how many there are in the first round, if not as the robot file says.
         """
         self._shift(stamp_ns)
-        count, rounds = self.settings.candidates, self.settings.iterations
-        if candidates is not None:
-            count, rounds = candidates, 1
+        count = self.settings.candidates if candidates is None else candidates
         cost = self._judge(belief, stamp_ns, x, past)
-        for round_ in range(rounds):
+        for round_ in range(self.settings.iterations):
             if round_ or proposals is None:
                 plans = self.optimizer.ask(self._noise, count, round_)
             else:

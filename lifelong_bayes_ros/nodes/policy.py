@@ -71,14 +71,6 @@ class Policy(BaseNode):
         ),
         Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
         Parameter('enabled', True, 'false: stop as ~/estop does; true: as ~/enable', live=True),
-        Parameter(
-            'answer_candidates',
-            32,
-            'plans weighed once a state is there; the rest of the search is done before, from the '
-            'state that is expected. 0: all of it afterwards',
-            0,
-            100_000,
-        ),
         Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0, True),
         Parameter(
             'beta',
@@ -302,7 +294,7 @@ class Policy(BaseNode):
             self.controller.aim(self.goal)
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period
-                self.deadline = Deadline(self.controller, seconds, self.value('answer_candidates'))
+                self.deadline = Deadline(self.controller, seconds)
             self._weigh(self.value('beta'))
             self._catch_up()
         else:
@@ -434,8 +426,6 @@ class Policy(BaseNode):
             self._publish_uncertainty(act, belief, outcomes)
         if act.plan is not None and not act.late:
             self._publish_plan(controller, act, belief, state, past)
-        if self.deadline is not None and self.deadline.candidates:
-            self.deadline.prepare(act, self.belief)
 
     def _publish_plan(
         self, controller: Controller, act: Act, belief: Belief, state: State, past: np.ndarray
