@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from lifelong_bayes_ros.control.controller import Controller
 from lifelong_bayes_ros.control.cost import Cost
+from lifelong_bayes_ros.control.goals import FileGoal
+from lifelong_bayes_ros.control.native_cost import native_cost
 from lifelong_bayes_ros.control.planner import Planner
 from lifelong_bayes_ros.control.rollout import Rollout
 from lifelong_bayes_ros.control.safety import Safety
@@ -189,9 +191,10 @@ def slow_cost(spec, states, actions, previous, stamp_ns):
     return total / horizon
 
 
+@pytest.mark.parametrize('make', [Cost, native_cost])
 @pytest.mark.parametrize('robot', ['quad', 'arm'])
 @pytest.mark.parametrize('seed', range(3))
-def test_the_cost_is_the_one_that_the_robot_file_describes(robot, seed):
+def test_the_cost_is_the_one_that_the_robot_file_describes(robot, seed, make):
     spec, rng = load_robot(robot), np.random.default_rng(seed)
     # All terms of like size, so that none hides behind the others.
     weights = spec.cost.model_copy(update={'action': 300.0, 'action_rate': 200.0})
@@ -200,10 +203,35 @@ def test_the_cost_is_the_one_that_the_robot_file_describes(robot, seed):
     actions = rng.uniform(spec.action_low, spec.action_high, (8, 7, len(spec.action)))
     actions, stamp_ns = actions.astype(np.float32), int(rng.integers(10**18))
     previous = np.float32(rng.uniform(spec.action_low, spec.action_high))
-    cost = Cost(spec)
+    cost = make(spec)
     got = cost(states, actions, previous, cost.target(stamp_ns, 7))
     expected = [slow_cost(spec, x, u, previous, stamp_ns) for x, u in zip(states, actions)]
     np.testing.assert_allclose(got, expected, rtol=1e-4)
+    members = np.stack([states, states[::-1]])  # of two draws
+    np.testing.assert_allclose(
+        cost(members, actions, previous, cost.target(stamp_ns, 7))[0], expected, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize('robot', ['quad', 'arm', 'diffdrive', 'cartpole', 'base', 'six_axis'])
+def test_the_compiled_cost_is_the_other_one(robot):
+    spec, rng = load_robot(robot), np.random.default_rng(0)
+    plain, compiled = Cost(spec), native_cost(spec)
+    for steps in (1, 9, 20):  # the terms follow the length of the plan, and the goal
+        states = rng.normal(size=(3, 5, steps, len(spec.state))).astype(np.float32) * 5
+        actions = rng.uniform(spec.action_low, spec.action_high, (5, steps, len(spec.action)))
+        given = states, actions.astype(np.float32), np.float32(spec.neutral)
+        target = plain.target(steps * PERIOD, steps)
+        np.testing.assert_allclose(compiled(*given, target), plain(*given, target), rtol=1e-4)
+    other = FileGoal(spec)
+    other.weights = rng.uniform(1, 9, len(spec.state))
+    for cost in (plain, compiled):
+        cost.aim(other)
+    np.testing.assert_allclose(compiled(*given, target), plain(*given, target), rtol=1e-4)
+    states[1, 2, 3] = np.nan
+    got = compiled(states, *given[1:], target)
+    assert np.isnan(got[1, 2])
+    assert np.isfinite(np.delete(got.ravel(), 7)).all()
 
 
 # ---------------------------------------------------------------------- planner

@@ -68,9 +68,7 @@ class Cost:
         """
         lib, spec = self.lib, self.spec
         steps = states.shape[-2]
-        equal = np.full((steps, 1), 1 / steps, np.float32)
-        to_end = equal.copy()
-        to_end[-1] *= spec.cost.terminal
+        equal, to_end = np.full((steps, 1), 1 / steps, np.float32), self.to_end(steps)
         error = states - target
         if self._angles:
             wrapped = error[..., self._angles]
@@ -88,6 +86,12 @@ class Cost:
         total += self._squares(u, self._ones(u) * spec.cost.action, equal)
         total += self._squares(change, self._ones(u) * spec.cost.action_rate, equal)
         return total
+
+    def to_end(self, steps: int) -> np.ndarray:
+        """Weights [h, 1] of the steps of a plan, the last of which stands for what follows."""
+        weights = np.full((steps, 1), 1 / steps, np.float32)
+        weights[-1] *= self.spec.cost.terminal
+        return weights
 
     def _squares(self, values: Any, weights: Any, along: np.ndarray) -> Any:
         """Σ weight · value² over the steps and channels of values [..., h, k], as one product.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -68,8 +69,7 @@ class Mppi(Optimizer):
     """
 
     def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
-        stray = np.geomspace(self.settings.finest, 1.0, count, dtype=np.float32)
-        unit = stray[:, None, None] * noise(count)
+        unit = _strays(self.settings.finest, count) * noise(count)
         unit[0] = 0  # the last plan itself
         return self._within(self.plan + unit * self._scale)
 
@@ -145,6 +145,12 @@ def finite(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Costs [n] with `DIVERGED` where the prediction left the numbers, and where it did not."""
     sane = cost < DIVERGED  # false where it is not a number
     return np.where(sane, cost, DIVERGED), sane
+
+
+@cache
+def _strays(finest: float, count: int) -> np.ndarray:
+    """How far each of so many candidates strays [n, 1, 1], from `finest` to 1."""
+    return np.geomspace(finest, 1.0, count, dtype=np.float32)[:, None, None]
 
 
 def _moved(plan: np.ndarray, steps: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from .chance import Chance
 from .cost import Cost
 from .goals import Goal
 from .native import native_rollout
+from .native_cost import native_cost
 from .noise import autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
@@ -57,7 +58,8 @@ class Planner:
             from .torch_rollout import torch_device
 
             torch_device(device)  # refuses what torch cannot use
-        self.cost = Cost(self.spec, self._device)
+        native = self.settings.engine == 'native' and not on_torch
+        self.cost = native_cost(self.spec) if native else Cost(self.spec, self._device)
         self.chance = Chance(self.spec)
         self.optimizer = OPTIMIZERS[self.settings.optimizer](self.spec)
         self.rng = np.random.default_rng(seed)

@@ -9,7 +9,12 @@ from weakref import WeakKeyDictionary
 from rclpy._rclpy_pybind11 import WaitSet
 from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
-from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.executors import (
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
 from rclpy.service import Service
 
 SELDOM = 0.05  # s between two looks at services and events
@@ -46,7 +51,11 @@ class Executor(SingleThreadedExecutor):
         return super().shutdown(timeout_sec)
 
     def round(self, seconds: float) -> None:
-        """Wait for something to do, at most so long, and do it."""
+        """Wait for something to do, at most so long, and do it.
+
+        Raises:
+            ExternalShutdownException: the context was shut down.
+        """
         nodes = self.get_nodes()
         subscriptions = [
             subscription
@@ -65,6 +74,8 @@ class Executor(SingleThreadedExecutor):
         for client in clients:
             waiting.add_client(client.handle)
         waiting.wait(round(1e9 * min(seconds, left)))
+        if not self.context.ok():
+            raise ExternalShutdownException
         ready = set(waiting.get_ready_entities('subscription'))
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
         for subscription in subscriptions:

@@ -1,0 +1,127 @@
+"""The executor of the nodes: all that rclpy serves is served, also while messages pour in."""
+
+import threading
+import time
+
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException
+from std_msgs.msg import Int32
+from std_srvs.srv import Trigger
+
+from lifelong_bayes_ros.nodes.bringup import claim_domain
+from lifelong_bayes_ros.nodes.executor import Executor, Unserved
+
+PATIENCE = 10.0  # s
+
+
+class Served:
+    """Two nodes in a domain of their own: what is tested, and who talks to it from a thread."""
+
+    def __init__(self):
+        domain, self.lock = claim_domain()
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('served', context=self.context)
+        self.other = rclpy.create_node('other', context=self.context)
+        self.executor = Executor(self.context)
+        self.executor.add_node(self.node)
+        self.messages, self.ticks, self.requests = [], [], []
+        self.node.create_subscription(Int32, 'number', lambda m: self.messages.append(m.data), 100)
+        self.output = self.other.create_publisher(Int32, 'number', 100)
+
+    def until(self, done):
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            self.executor.round(0.05)
+            assert time.monotonic() < deadline
+        return True
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.other.destroy_node()
+        self.context.try_shutdown()
+        self.lock.close()
+
+
+@pytest.fixture
+def served():
+    served = Served()
+    served.until(lambda: served.output.get_subscription_count() > 0)
+    yield served
+    served.close()
+
+
+def test_messages_come_in_order_and_none_is_lost(served):
+    for number in range(60):
+        served.output.publish(Int32(data=number))
+    served.until(lambda: len(served.messages) == 60)
+    assert served.messages == list(range(60))
+
+
+@pytest.mark.parametrize('flood', [False, True])
+def test_timers_services_and_answers_are_served_beside_messages(served, flood):
+    def answer(request, response):
+        served.requests.append(request)
+        response.success = True
+        return response
+
+    served.node.create_timer(0.02, lambda: served.ticks.append(time.monotonic()))
+    served.node.create_service(Trigger, 'ask', answer)
+    client = served.node.create_client(Trigger, 'ask')
+    if flood:  # there is a new message in every round
+
+        def more(message):
+            served.output.publish(Int32(data=message.data + 1))
+
+        served.node.create_subscription(Int32, 'number', more, 100)
+        served.output.publish(Int32(data=0))
+    served.until(client.service_is_ready)
+    future = client.call_async(Trigger.Request())
+    served.until(lambda: future.done() and len(served.ticks) >= 5)
+    assert future.result().success
+    assert len(served.requests) == 1
+    assert not flood or len(served.messages) > 20
+
+
+def test_it_comes_back_in_time_where_nothing_happens(served):
+    served.executor.round(0.0)
+    started = time.monotonic()
+    served.executor.round(0.2)
+    assert time.monotonic() - started < 5.0
+    started = time.monotonic()
+    served.executor.round(0.0)
+    assert time.monotonic() - started < 5.0
+
+
+def test_what_is_added_or_taken_away_while_it_runs_is_minded(served):
+    late = []
+    subscription = served.node.create_subscription(
+        Int32, 'number', lambda m: late.append(m.data), 100
+    )
+    unserved = []
+    group = Unserved()
+    served.node.create_subscription(Int32, 'number', unserved.append, 100, callback_group=group)
+    served.until(lambda: served.output.get_subscription_count() == 3)
+    served.output.publish(Int32(data=1))
+    served.until(lambda: late == [1] and served.messages == [1])
+    served.node.destroy_subscription(subscription)
+    served.output.publish(Int32(data=2))
+    served.until(lambda: served.messages == [1, 2])
+    assert (late, unserved) == ([1], [])
+
+
+def test_a_fault_in_a_callback_is_not_swallowed(served):
+    served.node.create_timer(0.01, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        served.until(lambda: False)
+
+
+def test_it_ends_with_its_context(served):
+    timer = threading.Timer(0.1, served.context.try_shutdown)
+    timer.start()
+    with pytest.raises(ExternalShutdownException):
+        served.until(lambda: False)
+    timer.join()
