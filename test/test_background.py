@@ -16,8 +16,9 @@ from lifelong_bayes_ros.learning import candidate as candidates
 from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.candidate import Job
 from lifelong_bayes_ros.learning.codec import fingerprint
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.refine import Steps, imagined
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.learning.transport import Transport, carry_prior, fit, rewhiten
 from lifelong_bayes_ros.memory.reservoir import Sample

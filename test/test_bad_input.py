@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import plants
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_prior
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag, StateAssembler, TransitionBuilder
 from plants import HOME, QUAD, stream
 

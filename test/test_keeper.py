@@ -24,8 +24,9 @@ from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import store
 from lifelong_bayes_ros.learning.codec import VERSION, pack, unpack
 from lifelong_bayes_ros.learning.forgetting import forget, known_episodes
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.merging import merge_states
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, consolidation, score
 from lifelong_bayes_ros.memory.regimes import Library, Regime

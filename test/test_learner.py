@@ -8,7 +8,9 @@ import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.learning import surprise
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig, student_quantile
+from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.learning.report import student_quantile
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, stream
 
@@ -190,7 +192,7 @@ def test_commands_before_a_gap_are_not_taken_for_the_last_ones(tiny_prior):
     steps = stream(HOME, 4, 0)
     learner = live(tiny_prior, [*steps[:2], replace(steps[2], flags=Flag.GAP), steps[3]])
     np.testing.assert_array_equal(learner.past, [steps[3].action, QUAD.neutral])
-    past = learner._recent[-1].sample.past
+    past = learner._recent.last(1)[0].sample.past
     np.testing.assert_array_equal(past, np.float32(learner.dynamics.history()))
 
 

@@ -19,7 +19,7 @@ from lifelong_bayes_ros.experiments.record import Run
 from lifelong_bayes_ros.experiments.report import describe
 from lifelong_bayes_ros.experiments.rows import life_rows, row
 from lifelong_bayes_ros.experiments.schedule import Life, life_names, load_life, load_lives
-from lifelong_bayes_ros.learning.learner import Event
+from lifelong_bayes_ros.learning.report import Event
 
 REGIMES = {'A': [], 'B': [{'payload': {'mass': 1.0}}], 'C': []}
 

@@ -19,7 +19,7 @@ from lifelong_bayes_ros.experiments.oracle import (
 from lifelong_bayes_ros.experiments.schedule import Life, load_life
 from lifelong_bayes_ros.experiments.units import Unit, trainings
 from lifelong_bayes_ros.learning.broad import SCRATCH
-from lifelong_bayes_ros.learning.learner import LearnerConfig
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 
 
 def gain(factor: float) -> dict:

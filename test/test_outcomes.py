@@ -15,9 +15,10 @@ from lifelong_bayes_ros.dynamics.outcomes import OutcomeModel
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import decode_belief, encode_belief, encode_prior
 from lifelong_bayes_ros.learning.forgetting import forget
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.merging import merge_states
 from lifelong_bayes_ros.learning.outcomes import Outcomes
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.memory.reservoir import Sample
 from lifelong_bayes_ros.robot import wire

@@ -16,8 +16,9 @@ from lifelong_bayes_ros.control.safety import Safety
 from lifelong_bayes_ros.dynamics.belief import Belief
 from lifelong_bayes_ros.dynamics.model import DELAYS
 from lifelong_bayes_ros.errors import UserError
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.pretrain import pretrain
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.probing import Probing
 from lifelong_bayes_ros.robot.spec import load_robot, parse_robot, robot_names
 from lifelong_bayes_ros.robot.transitions import Flag, State, Transition

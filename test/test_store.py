@@ -25,8 +25,9 @@ from lifelong_bayes_ros.learning.codec import (
     encode_prior,
     fingerprint,
 )
-from lifelong_bayes_ros.learning.learner import Learner, LearnerConfig
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.saver import Saver
+from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import (
     Snapshot,
     cached_prior,

@@ -15,10 +15,12 @@ from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.broad import SCRATCH, broad_prior
-from ..learning.learner import Event, Learner, LearnerConfig
+from ..learning.learner import Learner
 from ..learning.policy_learner import PolicyConfig, PolicyLearner
 from ..learning.policy_thread import PolicyThread
 from ..learning.pretrain import Progress
+from ..learning.report import Event
+from ..learning.settings import LearnerConfig
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .baselines.adam import Adam

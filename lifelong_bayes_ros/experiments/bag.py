@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.codec import decode_prior
-from ..learning.learner import Event
+from ..learning.report import Event
 from .salvage import is_finished, salvage
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..dynamics.head import Head
-from ..learning.learner import Learner, LearnerConfig
+from ..learning.learner import Learner
+from ..learning.settings import LearnerConfig
 from ..memory.regimes import NEW
 from ..robot.spec import load_robot
 from .priors import prior_for

@@ -21,8 +21,10 @@ import torch
 from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.noise import Noise
-from ..learning.learner import WALK_EVERY, Learner, LearnerConfig
+from ..learning.background import WALK_EVERY
+from ..learning.learner import Learner
 from ..learning.saver import Saved, Saver
+from ..learning.settings import LearnerConfig
 from ..memory.regimes import NEW
 from ..memory.reservoir import Sample
 from ..memory.rows import Rows

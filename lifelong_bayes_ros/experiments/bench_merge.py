@@ -19,8 +19,9 @@ import torch
 
 from ..dynamics.model import Prior
 from ..learning.codec import fingerprint
-from ..learning.learner import Learner, LearnerConfig
+from ..learning.learner import Learner
 from ..learning.merging import merge_states
+from ..learning.settings import LearnerConfig
 from ..learning.store import load_state, save_new, save_state
 from ..robot.spec import RobotSpec, load_robot
 from .agents import LearningAgent

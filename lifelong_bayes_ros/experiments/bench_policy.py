@@ -25,8 +25,8 @@ from ..control.planner import Plan
 from ..control.policy_posterior import Choice, PolicyPosterior
 from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
-from ..learning.learner import LearnerConfig
 from ..learning.policy_learner import PolicyConfig, PolicyLearner
+from ..learning.settings import LearnerConfig
 from ..learning.store import write_atomically
 from ..robot.policy import PolicySettings
 from ..robot.spec import RobotSpec, load_robot

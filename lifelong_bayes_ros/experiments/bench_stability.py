@@ -26,7 +26,7 @@ import torch
 
 from ..blr import Gaussian
 from ..learning.background import WALK_EVERY
-from ..learning.learner import LearnerConfig
+from ..learning.settings import LearnerConfig
 from .rows import report_object, row
 
 UPDATES = 10**7

@@ -16,7 +16,7 @@ import lifelong_bayes_ros_sim as sim
 from ..control.controller import Controller
 from ..dynamics.belief import Belief
 from ..dynamics.model import DELAYS, Prior
-from ..learning.learner import Event
+from ..learning.report import Event
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .baselines.base import Baseline

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..learning.learner import Event
+from ..learning.report import Event
 from .life import Trace
 from .schedule import Life
 

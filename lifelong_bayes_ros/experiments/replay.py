@@ -11,7 +11,8 @@ from typing import Any
 
 from ..dynamics.model import Prior
 from ..errors import UserError
-from ..learning.learner import Learner, LearnerConfig
+from ..learning.learner import Learner
+from ..learning.settings import LearnerConfig
 from ..learning.store import START, STATE_FOLDER, load_state, save_state
 from ..robot import wire
 from ..robot.spec import RobotSpec

@@ -30,7 +30,8 @@ from ..memory.reservoir import Sample
 from .candidate import Candidate, Job, absorb, prepare
 
 if TYPE_CHECKING:
-    from .learner import Learner, LearnerConfig
+    from .learner import Learner
+    from .settings import LearnerConfig
 
 LEAST = 500  # recent transitions that are worth a job
 HELD_OUT = 0.8  # of the transitions between two jobs: the rest is for judging

@@ -12,7 +12,7 @@ import numpy as np
 from ..dynamics.model import Dynamics, Prior
 from ..dynamics.trunk import Encoder, Trunk
 from ..robot.spec import Channel, RobotSpec
-from .learner import LearnerConfig
+from .settings import LearnerConfig
 from .pretrain import PretrainConfig, covariance_of
 
 MARGIN = 4.0  # times as far and as fast as its goal a robot may move

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -34,84 +33,20 @@ from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
 from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
+from .admission import refusal
 from .background import WALK_EVERY, Background, Outcome
 from .outcomes import Outcomes
 from .pieces import digest
+from .report import Event, Report, student_quantile
+from .settings import LearnerConfig
 from .surprise import WINDOW, Surprise
+from .window import Lead, Recent, Step
 
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
-SLACK = 1e-3  # of a command's half range beyond its limits: rounding
-FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """Settings of the learner; the defaults serve every shipped robot."""
-
-    confidence_home: float = 0.01  # share of the family covariance that life starts with
-    random_walk: float = 3e-4  # covariance moved towards the prior per transition
-    recall_widen: float = 0.02  # and at a recall
-    recall_nats: float = 2.0  # evidence over the live head that a recall needs, at an alarm
-    recall_nats_after: float = 3.0  # in the steps after an event
-    recall_nats_calm: float = 9.0  # at any other time, over 8 steps
-    recall_later: float = 2.0  # what a beginning after the change point costs, nats
-    recall_nis: float = 2.5  # worst mean NIS of a regime worth recalling
-    watch: int = 60  # steps after an event during which memory is consulted at every step
-    soft_ratio: float = 2.2  # growth of the noise that shows a weak shift
-    purge: int = 6  # steps before an alarm that are taken back out of a committed head
-    store_age: int = 40  # steps that a head must have lived, calmly, to be stored
-    store_nats: float = 0.35  # nats per step over the best stored regime that make it new
-    capacity: int = 12  # regimes kept, the nominal one included
-    reservoir: int = 64  # transitions kept per regime
-    dense_window: int = 40  # steps over which hypotheses and live head are compared
-    dense_nats: float = 0.3  # nats per step that the head must be ahead of the hypotheses
-    dense_start: float = 5.0  # and nats more, before it is acted on
-    memory_bytes: int | None = None  # most that all regimes take; None: what `capacity` needs
-    journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
-    guard_window: int = 15
-    guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
-    background: bool = True  # the trunk keeps learning
-    trunk_every: int = 500  # transitions between two jobs
-    trunk_steps: int = 2  # steps of the Bayesian learning rule per transition
-    trunk_window: int = 2000  # recent transitions that a job learns from
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something an operator wants to know: shift, recall, new_regime, consolidated, ..."""
-
-    event: str
-    stamp_ns: int
-    step: int
-    detail: dict[str, Any]
-
-
-@dataclass
-class _Step:
-    """What is remembered of a recent transition."""
-
-    design: torch.Tensor
-    target: np.ndarray
-    sample: Sample
-    live: float  # log evidence of the live head
-    sparse: float  # and of the hypotheses
-    stored: dict[str, tuple[float, float]]  # log evidence and NIS of every stored regime
-    error: float = 0.0  # normalised squared errors of the live and the nominal head
-    nominal_error: float = 0.0
-
-
-@dataclass
-class Report:
-    """Figures of the last transition, for `learner_state`."""
-
-    nis: float = 1.0
-    seconds: float = 0.0
-    inside: float = 1.0  # share of outputs inside their 90 % interval
-    epistemic: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class Learner:
@@ -158,7 +93,7 @@ class Learner:
         self._tempers: deque[int] = deque(maxlen=3)
         self._level = 0
         self.waiting = Reservoir(self.config.reservoir)  # of a regime not yet stored
-        self._recent: deque[_Step] = deque(maxlen=self.config.watch)
+        self._recent = Recent(self.config.watch)
         # Heads by the transitions that they have seen, to reach back `purge` and the window of
         # the surprise test.
         reach = -(-(self.config.purge + WINDOW) // SNAPSHOT_EVERY) + 1
@@ -189,18 +124,9 @@ class Learner:
         started = time.perf_counter()
         self.step += 1
         self.stamp_ns = transition.stamp_ns
-        values = (transition.state, transition.action, transition.next_state)
-        if not transition.usable:
-            self.skipped['not usable'] += 1
-            self.past = self.dynamics.history()
-        elif not all(bool(np.isfinite(v).all()) for v in values):
-            self.skipped['not finite'] += 1
-            self.past = self.dynamics.history()
-        elif self._is_far(transition):
-            self.skipped['out of range'] += 1
-            self.past = self.dynamics.history()
-        elif self._is_beyond(transition.action):
-            self.skipped['command beyond the limits'] += 1
+        reason = refusal(self.dynamics, transition)
+        if reason:
+            self.skipped[reason] += 1
             self.past = self.dynamics.history()
         else:
             past, u = self.past, transition.action.astype(float)
@@ -379,7 +305,7 @@ class Learner:
         noise = [self.live.noise, *(r.head.noise for r in regimes)]
         scores = self._bank.score(rows, target, np.stack([n.variance for n in noise]))
         evidence, nis = scores.evidence.tolist(), scores.nis.tolist()
-        step = _Step(
+        step = Step(
             design,
             target,
             sample,
@@ -425,7 +351,7 @@ class Learner:
         self.live = self.live.update(prediction, self._owned)
         self._owned = True
 
-    def _test_hypotheses(self, sparse: HypothesisFilter, step: _Step) -> Seen:
+    def _test_hypotheses(self, sparse: HypothesisFilter, step: Step) -> Seen:
         """Let the hypotheses learn from a step, and note how they predicted it."""
         seen = sparse.update(step.design.cpu().numpy(), step.target)
         step.sparse = seen.evidence
@@ -438,7 +364,7 @@ class Learner:
         steps = min(self.config.dense_window, max(self._since_event, 1))
         if self.sparse is None or len(self._recent) < steps:  # just resumed: go on as before
             return
-        window = list(self._recent)[-steps:]
+        window = self._recent.last(steps)
         lead = sum(s.live - s.sparse for s in window)
         allowed = self.config.dense_nats * len(window)
         was_dense = self.dense
@@ -446,7 +372,7 @@ class Learner:
         if self.dense and not was_dense:
             self.redraw()
 
-    def _restart_hypotheses(self, steps: Sequence[_Step], memory: Sequence[Sample] = ()) -> None:
+    def _restart_hypotheses(self, steps: Sequence[Step], memory: Sequence[Sample] = ()) -> None:
         """Anything may have changed: learn from the memory of a regime, then from `steps`."""
         if self.sparse is None:
             return
@@ -475,7 +401,7 @@ class Learner:
             self.background.close()
             self.background = Background(self.config, self.background.wait)
 
-    def _filter(self, step: _Step, fresh: float) -> None:
+    def _filter(self, step: Step, fresh: float) -> None:
         """Move the regime probabilities; `fresh` is the evidence of the task-family prior."""
         evidence = {name: e for name, (e, _) in step.stored.items()}
         if self.identity is None:
@@ -502,9 +428,9 @@ class Learner:
     def _on_alarm(self) -> None:
         steps = min(self.surprise.since_change(), len(self._recent))
         nis = self.surprise.fast
-        best, gain, since = self._best_stored(steps)
-        if best is not None and steps >= 2 and gain > self.config.recall_nats:
-            self._recall(best, since, gain)
+        best = self._leader(steps, WINDOW)
+        if best.name is not None and steps >= 2 and best.nats > self.config.recall_nats:
+            self._recall(best)
         else:
             self._temper(steps, nis)
 
@@ -515,42 +441,20 @@ class Learner:
         limit = self.config.recall_nats_after if watching else self.config.recall_nats_calm
         if steps < 2 or len(self._recent) < steps:
             return False
-        best, gain, since = self._best_stored(steps, WINDOW if watching else 1)
-        if best is None or best == self.identity or gain <= limit:
+        best = self._leader(steps, WINDOW if watching else 1)
+        named = self.identity is not None and best.name == self.regime
+        if best.name is None or named or best.nats <= limit:
             return False
-        self._recall(best, since, gain)
+        self._recall(best)
         return True
 
-    def _best_stored(self, steps: int, latest: int = WINDOW) -> tuple[int | None, float, int]:
-        """Stored regime with most evidence, its lead on the live head, and steps since it came.
+    def _leader(self, steps: int, latest: int) -> Lead:
+        config = self.config
+        names = self.library.names
+        return self._recent.leader(names, steps, latest, config.recall_later, config.recall_nis)
 
-        The steps in which it cannot have been yet, since the change point is known to a few steps
-        only, do not count against it: the lead is that of the likeliest beginning within the first
-        `latest` of them.
-        """
-        latest = max(min(latest, steps - 2), 1)
-        window = list(self._recent)[-steps:]
-        best: tuple[int | None, float, int] = None, float('-inf'), steps
-        for index, name in enumerate(self.library.names):
-            lead = nis = 0.0
-            found, since, mean = float('-inf'), steps, float('inf')
-            for taken, step in enumerate(reversed(window), start=1):
-                if name not in step.stored:
-                    found = float('-inf')
-                    break
-                evidence, square = step.stored[name]
-                lead += evidence - step.live
-                nis += square
-                later = steps - taken  # than the change point
-                # Of several beginnings one is best by chance.
-                gain = lead - self.config.recall_later if later else lead
-                if later < latest and gain >= found:
-                    found, since, mean = gain, taken, nis / taken
-            if found > best[1] and mean <= self.config.recall_nis:
-                best = index, found, since
-        return best
-
-    def _recall(self, index: int, steps: int, gain: float) -> None:
+    def _recall(self, best: Lead) -> None:
+        index, steps = self.library.names.index(best.name), best.steps
         if index != self.identity:
             self._leave(steps)
         regime = self.library.regimes[index]
@@ -560,7 +464,9 @@ class Learner:
         before = self.regime
         self.identity = index
         self._reborn(steps)
-        self._event('recall', regime=regime.name, left=before, nats=round(gain, 2), steps=steps)
+        self._event(
+            'recall', regime=regime.name, left=before, nats=round(best.nats, 2), steps=steps
+        )
 
     def _temper(self, steps: int, nis: float) -> None:
         snapshot = self._leave(steps)
@@ -583,7 +489,7 @@ class Learner:
         """Replay the steps since the change point on the new live head."""
         self.dense = self.sparse is None
         self.redraw()
-        since = list(self._recent)[-steps:]
+        since = self._recent.last(steps)
         for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
@@ -610,7 +516,7 @@ class Learner:
         self._commit(snapshot, tape)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
-            reservoir.drop([s.sample for s in list(self._recent)[-steps:]])
+            reservoir.drop([s.sample for s in self._recent.last(steps)])
         return snapshot
 
     def _commit(self, head: Head, tape: Tape, stays: bool = False) -> None:
@@ -663,7 +569,7 @@ class Learner:
         self._widen(0.15)
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
-        self._restart_hypotheses(list(self._recent)[-WINDOW:])
+        self._restart_hypotheses(self._recent.last(WINDOW))
         self.tape = self.tape.add(Hold(lowered))
         ratio = round(float(np.max(noise.variance / reference)), 2)
         self._event('soft_shift', left=before, ratio=ratio)
@@ -689,15 +595,14 @@ class Learner:
         need = self.config.store_age
         if (self.identity or 0) > 0 or self.age < need or not self.surprise.calm:
             return
-        window = list(self._recent)[-need:]
-        if len(window) < need:
+        if len(self._recent) < need:
             return
-        best, lead = self._best_of_window(window)
+        best, lead = self._recent.best_stored(self.library.names, need)
         if lead > self.config.store_nats:
             reservoir = self.waiting
             if self.identity is not None:
                 reservoir = Reservoir(self.config.reservoir)
-                for step in window:
+                for step in self._recent.last(need):
                     reservoir.add(step.sample, self.rng)
             self.identity = self.library.store(self._shared(), reservoir, self.tape)
             self.filter.rename(NEW, self.regime)
@@ -706,25 +611,15 @@ class Learner:
                 what['changed'] = self.sparse.likeliest[0]
             self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2), **what)
         elif self.identity is None:
-            self.identity = best
+            self.identity = self.library.names.index(best)
             self.filter.rename(NEW, self.regime)
             self._event(
                 'recall', regime=self.regime, left=NEW, nats=round(-lead * need, 2), steps=need
             )
 
-    def _best_of_window(self, window: list[_Step]) -> tuple[int, float]:
-        """Best stored regime over a window and the live head's lead on it, nats per step."""
-        live = np.mean([s.live for s in window])
-        names = self.library.names
-        totals = [
-            np.mean([s.stored[n][0] for s in window if n in s.stored] or [-np.inf]) for n in names
-        ]
-        best = int(np.argmax(totals))
-        return best, float(live - totals[best])
-
     def _guard(self) -> None:
         """Act on the nominal model while the learned one predicts worse."""
-        window = list(self._recent)[-self.config.guard_window :]
+        window = self._recent.last(self.config.guard_window)
         live = sum(s.error for s in window)
         nominal = sum(s.nominal_error for s in window)
         slack = 2 * len(self.prior.noise)
@@ -732,7 +627,7 @@ class Learner:
         lost = live > margin * nominal + (0 if self.guarded else slack)
         tempers = [t for t in self._tempers if self.learned - t <= 80]
         if len(tempers) == 3:
-            longer = list(self._recent)[-30:]
+            longer = self._recent.last(30)
             total = sum(s.nominal_error for s in longer)
             lost = lost or sum(s.error for s in longer) > 0.45 * total
         if lost != self.guarded:
@@ -801,22 +696,6 @@ class Learner:
         self._owned = False
         return self.live
 
-    def _is_far(self, transition: Transition) -> bool:
-        x, u, x_next = (
-            a.astype(float) for a in (transition.state, transition.action, transition.next_state)
-        )
-        trunk = self.dynamics.trunk
-        inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
-        change = self.dynamics.target(x, x_next)
-        return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
-
-    def _is_beyond(self, action: np.ndarray) -> bool:
-        """Whether the robot cannot have done what was commanded."""
-        spec = self.dynamics.spec
-        slack = SLACK * spec.action_half_range
-        low, high = spec.action_low - slack, spec.action_high + slack
-        return bool(((action < low) | (action > high)).any())
-
     def _widen(self, share: float) -> None:
         posterior = self.live.posterior.widen(self.family.covariance, share, self._owned)
         self.live, self._owned = self.live.replace(posterior=posterior), True
@@ -839,9 +718,3 @@ class Learner:
 
     def _event(self, name: str, **detail: Any) -> None:
         self.events.append(Event(name, self.stamp_ns, self.step, detail))
-
-
-def student_quantile(dof: float) -> float:
-    """95 % quantile of Student's t by its Cornish–Fisher expansion (error < 1e-3 for dof ≥ 11)."""
-    z = 1.6448536269514722
-    return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)

@@ -27,8 +27,9 @@ from ..paths import cache_dir
 from .background_state import BackgroundSnapshot, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
 from .forgetting import known_episodes
-from .learner import Learner, LearnerConfig
+from .learner import Learner
 from .pieces import digest, head_arrays, head_from, sample_arrays, samples_from
+from .settings import LearnerConfig
 from .tape_state import tape_from, tape_state
 
 PRIOR = 'prior'  # begins the name of its file; the rest tells its content

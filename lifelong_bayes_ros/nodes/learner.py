@@ -19,11 +19,13 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.broad import SCRATCH
 from ..learning.codec import decode_prior, encode_belief, encode_prior, fingerprint
-from ..learning.learner import Event, Learner, LearnerConfig
+from ..learning.learner import Learner
 from ..learning.policy_learner import PolicyLearner
 from ..learning.policy_state import POLICY, encode_policy, load_policy, save_policy
 from ..learning.policy_thread import PolicyThread
+from ..learning.report import Event
 from ..learning.saver import Saved, Saver
+from ..learning.settings import LearnerConfig
 from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
 from . import topics

@@ -10,7 +10,7 @@ from ...control.controller import Controller
 from ...dynamics.belief import Belief
 from ...dynamics.model import Dynamics, Prior
 from ...dynamics.noise import Noise
-from ...learning.learner import Event
+from ...learning.report import Event
 from ...robot.transitions import Transition
 
 

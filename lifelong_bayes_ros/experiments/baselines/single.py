@@ -11,7 +11,7 @@ import torch
 from ...blr import Gaussian
 from ...dynamics.head import Head, Prediction
 from ...dynamics.model import Prior
-from ...learning.learner import Event
+from ...learning.report import Event
 from ...learning.surprise import WINDOW, Surprise
 from .kalman import Kalman
 

@@ -1,0 +1,40 @@
+"""What a learner does not learn from, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..dynamics.model import Dynamics
+from ..robot.transitions import Transition
+
+SLACK = 1e-3  # of a command's half range beyond its limits: rounding
+FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
+
+
+def refusal(dynamics: Dynamics, transition: Transition) -> str:
+    """Why nothing can be learned from a transition; empty: it can."""
+    values = (transition.state, transition.action, transition.next_state)
+    if not transition.usable:
+        return 'not usable'
+    if not all(bool(np.isfinite(v).all()) for v in values):
+        return 'not finite'
+    if _is_far(dynamics, *(v.astype(float) for v in values)):
+        return 'out of range'
+    if _is_beyond(dynamics, transition.action):
+        return 'command beyond the limits'
+    return ''
+
+
+def _is_far(dynamics: Dynamics, x: np.ndarray, u: np.ndarray, x_next: np.ndarray) -> bool:
+    trunk = dynamics.trunk
+    inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
+    change = dynamics.target(x, x_next)
+    return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
+
+
+def _is_beyond(dynamics: Dynamics, action: np.ndarray) -> bool:
+    """Whether the robot cannot have done what was commanded."""
+    spec = dynamics.spec
+    slack = SLACK * spec.action_half_range
+    low, high = spec.action_low - slack, spec.action_high + slack
+    return bool(((action < low) | (action > high)).any())
