@@ -29,7 +29,7 @@ from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, finge
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.store import load_state
 from lifelong_bayes_ros.nodes import topics
-from lifelong_bayes_ros.nodes.bringup import Bringup
+from lifelong_bayes_ros.nodes.bringup import PRIVATE, Bringup
 from lifelong_bayes_ros.nodes.codecs import (
     bytes_to_msg,
     state_messages,
@@ -396,3 +396,37 @@ def test_what_was_recorded_is_played_byte_for_byte(tmp_path):
         operator.until(lambda: len(heard) >= 30, 'all transitions')
         operator.reads('again/player', 'the bag is over', OK)
     assert heard == expected
+
+
+def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):
+    """A driver that publishes Odometry, and somebody who steers it."""
+    base = load_robot('base')
+    (source, odom), *_ = topics.state_topics(base).items()
+    command, file = topics.command_topic(base), tmp_path / 'found.yaml'
+    with Bringup({'robot': 'base'}, tmp_path, private=True) as bringup:  # for its domain and node
+        outputs = [bringup.node.create_publisher(t.type, t.name, 10) for t in (odom, command)]
+        asked = subprocess.Popen(
+            [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'robot', 'init', '--from-topics']
+            + ['--seconds', '2', '--domain-id', str(bringup.domain_id), '--out', str(file)],
+            env=os.environ | PRIVATE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        count, rng = 0, np.random.default_rng(0)
+        begun = time.monotonic()
+        while asked.poll() is None:
+            x = 0.1 * rng.standard_normal(len(base.state))
+            message = state_messages(base, round(count * base.period_ns), np.float32(x))[source]
+            outputs[0].publish(message)
+            outputs[1].publish(command.type())
+            count += 1
+            bringup.spin(0.0)
+            time.sleep(max(begun + count * base.period - time.monotonic(), 0.0))
+        said = asked.stdout.read()
+        assert asked.returncode == 0, said
+    assert 'robot check' in said  # what to do next
+    found = load_robot(str(file))
+    assert [s.topic.rpartition('/')[2] for s in found.sources.values()] == [odom.name]
+    assert (found.command.type, found.period) == (base.command.type, pytest.approx(base.period))
+    assert 'EDIT' in file.read_text()

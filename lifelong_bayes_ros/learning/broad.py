@@ -12,8 +12,8 @@ import numpy as np
 from ..dynamics.model import Dynamics, Prior
 from ..dynamics.trunk import Encoder, Trunk
 from ..robot.spec import Channel, RobotSpec
-from .settings import LearnerConfig
 from .pretrain import PretrainConfig, covariance_of
+from .settings import LearnerConfig
 
 MARGIN = 4.0  # times as far and as fast as its goal a robot may move
 FORCE = 10.0  # times as hard as that motion needs its actuators may push

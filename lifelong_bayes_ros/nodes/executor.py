@@ -6,7 +6,7 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rclpy._rclpy_pybind11 import WaitSet
+from rclpy._rclpy_pybind11 import InvalidHandle, WaitSet
 from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
 from rclpy.executors import (
@@ -73,16 +73,21 @@ class Executor(SingleThreadedExecutor):
             waiting.add_timer(timer.handle)
         for client in clients:
             waiting.add_client(client.handle)
-        waiting.wait(round(1e9 * min(seconds, left)))
+        if subscriptions or timers or clients:
+            waiting.wait(round(1e9 * min(seconds, left)))
+        else:  # which a wait set refuses
+            time.sleep(min(seconds, left))
         if not self.context.ok():
             raise ExternalShutdownException
-        ready = set(waiting.get_ready_entities('subscription'))
+        pointers = set(waiting.get_ready_entities('subscription'))
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
-        for subscription in subscriptions:
-            if subscription.handle.pointer not in ready:
+        ready = [s for s in subscriptions if s.handle.pointer in pointers]
+        for subscription in ready:
+            try:
+                with subscription.handle as handle:
+                    taken = handle.take_message(subscription.msg_type, subscription.raw)
+            except InvalidHandle:  # a callback of this round has destroyed it
                 continue
-            with subscription.handle:
-                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if taken is not None:
                 subscription.callback(taken[0])
         if others or time.monotonic() >= self._others_at:
