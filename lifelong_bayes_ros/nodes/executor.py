@@ -83,8 +83,9 @@ class Executor(SingleThreadedExecutor):
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
         ready = [s for s in subscriptions if s.handle.pointer in pointers]
         for subscription in ready:
+            handle = subscription.handle
             try:
-                with subscription.handle as handle:
+                with handle:
                     taken = handle.take_message(subscription.msg_type, subscription.raw)
             except InvalidHandle:  # a callback of this round has destroyed it
                 continue
