@@ -98,6 +98,7 @@ def sent(policy, monkeypatch):
     sent = {name: [] for name in publishers}
     for name, publisher in publishers.items():
         monkeypatch.setattr(publisher, 'publish', sent[name].append)
+        monkeypatch.setattr(publisher, 'get_subscription_count', lambda: 1)
     return sent
 
 
@@ -115,6 +116,14 @@ def tell_state(policy, tick, x=(0.0, 1.5, 0.0, 0.0, 0.0, 0.0)):
 def diagnosis(policy):
     _, message, figures = policy.diagnose()
     return message, figures
+
+
+def test_nothing_is_told_to_nobody(policy, sent, tiny_prior, monkeypatch):
+    believe(policy, tiny_prior)
+    for listeners in (0, 1):
+        monkeypatch.setattr(policy.uncertainty, 'get_subscription_count', lambda n=listeners: n)
+        tell_state(policy, listeners)
+        assert (len(sent['command']), len(sent['uncertainty'])) == (listeners + 1, listeners)
 
 
 def test_a_belief_of_another_robot_leaves_the_robot_in_its_safe_action(policy, sent, tiny_prior):

@@ -5,10 +5,19 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Header
 
 from lifelong_bayes_ros.experiments.draw import shape_of
-from lifelong_bayes_ros.nodes.uncertainty_viz import CLOUD, marker_of, memory_cloud
+from lifelong_bayes_ros.nodes.bringup import claim_domain
+from lifelong_bayes_ros.nodes.uncertainty_viz import (
+    CLOUD,
+    NO_VIEW,
+    UncertaintyViz,
+    marker_of,
+    memory_cloud,
+)
 from lifelong_bayes_ros.robot import mjcf, scene
 from lifelong_bayes_ros.robot.spec import load_robot
 
@@ -48,3 +57,20 @@ def test_a_marker_is_its_shape(kind):
     np.testing.assert_allclose(back.points, shape.points)
     counted = 1 if kind == 'lines' else 3
     np.testing.assert_allclose(back.size[:counted], shape.size[:counted])
+
+
+def test_a_robot_that_nobody_can_draw_starts_all_the_same(tmp_path):
+    file = tmp_path / 'bare.yaml'
+    file.write_text(QUAD.model_copy(update={'view': None}).dump())
+    domain, lock = claim_domain()
+    rclpy.init(args=['--ros-args', '-p', f'robot:={file}'], domain_id=domain)
+    node = UncertaintyViz()
+    try:
+        for change in (node.trigger_configure, node.trigger_activate):
+            assert change() == TransitionCallbackReturn.SUCCESS
+        assert node.diagnose()[1] == NO_VIEW
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        lock.close()

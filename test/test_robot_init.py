@@ -12,6 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
+from lifelong_bayes_ros.robot import scene
 from lifelong_bayes_ros.robot.command import COMMAND_FIELDS
 from lifelong_bayes_ros.robot.draft import draft
 from lifelong_bayes_ros.robot.messages import quaternion
@@ -115,6 +116,8 @@ def test_an_arm_with_a_forward_controller():
     assert spec.action_high[0] == pytest.approx(0.3, rel=0.02)
     assert spec.command.topic == '/forward_velocity_controller/commands'
     assert list(spec.goal.track) == ['a', 'b'] and list(spec.cost.rate) == ['a', 'b']
+    assert (spec.view.kind, spec.view.joints) == ('chain', ['a', 'b'])
+    scene.scene(spec, np.zeros(4), {'nis': 1.0})  # it can be drawn
 
 
 def test_a_vehicle_with_a_cmd_vel():
@@ -130,6 +133,8 @@ def test_a_vehicle_with_a_cmd_vel():
     np.testing.assert_allclose(spec.action_high, [0.4, 0.8])
     assert spec.command.frame == 'base_link' and spec.period == pytest.approx(0.05)
     assert spec.state[spec.state_names.index('yaw_rate')].derivative_of == 'heading'
+    assert (spec.view.kind, spec.view.heading) == ('vehicle', 'heading')
+    scene.scene(spec, np.zeros(5), {'nis': 1.0})
 
 
 def test_velocities_that_nobody_publishes_are_differences():

@@ -71,6 +71,11 @@ class NativeCost(Cost):
         n, steps, _ = actions.shape
         if steps != self._steps:
             self._make_terms(steps)
+        shape = n, steps, len(self.spec.state)
+        if states.shape[-3:] != shape or target.shape != shape[1:]:
+            raise ValueError(
+                f'states {states.shape} and target {target.shape} of {n} plans of {steps} steps'
+            )
         # Named, so that they outlive the call that is given their addresses.
         rolled, plans, last, wanted = (
             np.ascontiguousarray(a, np.float32) for a in (states, actions, previous, target)

@@ -34,9 +34,9 @@ def observe_topics(seconds: float, domain_id: int | None = None) -> list[Seen]:
     """
     context = Context()
     context.init(domain_id=domain_id)
+    executor = Executor(context)
     try:
         node = rclpy.create_node('robot_init', context=context)
-        executor = Executor(context)
         executor.add_node(node)
         found: dict[str, Seen] = {}
         started = time.monotonic()
@@ -47,9 +47,9 @@ def observe_topics(seconds: float, domain_id: int | None = None) -> list[Seen]:
         for seen in found.values():
             seen.taken = node.count_subscribers(seen.topic) > 1  # one is ours
         others = sorted(dict(node.get_topic_names_and_types()).keys() - found.keys())
-        executor.shutdown()
         node.destroy_node()
     finally:
+        executor.shutdown()
         context.try_shutdown()
     if not found:
         raise UserError(

@@ -17,7 +17,8 @@ from rclpy.executors import (
 )
 from rclpy.service import Service
 
-SELDOM = 0.05  # s between two looks at services and events
+SELDOM = 0.05  # s between two rounds of rclpy where nothing asks for one
+LOOK = 0.9 * SELDOM  # and least time between two looks at a service
 
 
 class Executor(SingleThreadedExecutor):
@@ -27,11 +28,14 @@ class Executor(SingleThreadedExecutor):
     waits for messages, timers and answers alone, and hands messages to their callbacks directly. A
     round of rclpy follows when one of the others is there, and every `SELDOM` seconds for requests
     and events, which hardly ever come while messages do a hundred times per second.
+
+    Callbacks of subscriptions take the message alone and are no coroutines; what is destroyed is
+    destroyed in the thread that spins.
     """
 
     def __init__(self, context: Context | None = None) -> None:
         super().__init__(context=context)
-        self._looked: WeakKeyDictionary[Service, float] = WeakKeyDictionary()
+        self._look_at: WeakKeyDictionary[Service, float] = WeakKeyDictionary()
         self._others_at = 0.0  # when a round of rclpy is due, whatever comes
         self._sizes: tuple[int, ...] = ()
         self._waiting: WaitSet | None = None
@@ -40,9 +44,9 @@ class Executor(SingleThreadedExecutor):
         """Whether to wait for an entity in this round of rclpy."""
         if isinstance(entity, Service):
             now = time.monotonic()
-            if now - self._looked.get(entity, 0.0) < SELDOM:
+            if now < self._look_at.get(entity, 0.0):
                 return False
-            self._looked[entity] = now
+            self._look_at[entity] = now + LOOK
         return super().can_execute(entity)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
@@ -56,6 +60,7 @@ class Executor(SingleThreadedExecutor):
         Raises:
             ExternalShutdownException: the context was shut down.
         """
+        self._check()
         nodes = self.get_nodes()
         subscriptions = [
             subscription
@@ -77,8 +82,7 @@ class Executor(SingleThreadedExecutor):
             waiting.wait(round(1e9 * min(seconds, left)))
         else:  # which a wait set refuses
             time.sleep(min(seconds, left))
-        if not self.context.ok():
-            raise ExternalShutdownException
+        self._check()
         pointers = set(waiting.get_ready_entities('subscription'))
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
         ready = [s for s in subscriptions if s.handle.pointer in pointers]
@@ -95,11 +99,16 @@ class Executor(SingleThreadedExecutor):
             self._others_at = time.monotonic() + SELDOM
             self._serve_others()
 
+    def _check(self) -> None:
+        if not self.context.ok():
+            raise ExternalShutdownException
+
     def _wait_set(self, *sizes: int) -> WaitSet:
         """An empty wait set for so many subscriptions, timers and clients."""
         if self._sizes != sizes:
-            subscriptions, timers, clients = self._sizes = sizes
+            subscriptions, timers, clients = sizes
             self._waiting = WaitSet(subscriptions, 0, timers, clients, 0, 0, self.context.handle)
+            self._sizes = sizes
         self._waiting.clear_entities()
         return self._waiting
 

@@ -14,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from . import topics
 from .base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode, Parameter
-from .table import NAMESPACE, SETTINGS, TABLE, NodeEntry
+from .table import COMMON, NAMESPACE, SETTINGS, TABLE, NodeEntry
 from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES, type_name
 
 HEAD = f"""# Topics, services and parameters
@@ -74,7 +74,7 @@ def page() -> str:
     parts.append(
         'The robot file names the others: state comes by `sources` as '
         f'{", ".join(STATE_TYPES)}, subscribed as {quality(topics.qos.SENSOR)}, which matches '
-        'every publisher; '
+        'every publisher (the policy outside lockstep: depth 1, the newest alone); '
         f'commands leave by `command` as {", ".join(COMMAND_TYPES)} ({quality(topics.qos.COMMAND)}'
         f'); goals come by `goal_input` as {", ".join(GOAL_TYPES)} '
         f'({quality(topics.qos.TELEMETRY)}).\n'
@@ -98,7 +98,11 @@ def page() -> str:
             parts.append(f'### {entry.name}\n')
             parts.append(_parameters(node_class(entry).PARAMETERS))
     parts.append('## Settings of launch files and of `lifelong-bayes up`\n')
-    parts.append(table(('setting', 'meaning'), ((f'`{s.name}`', s.description) for s in SETTINGS)))
+    parts.append(
+        table(
+            ('setting', 'meaning'), ((f'`{s.name}`', s.description) for s in (*SETTINGS, *COMMON))
+        )
+    )
     return '\n'.join(parts)
 
 

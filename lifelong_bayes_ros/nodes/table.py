@@ -109,7 +109,7 @@ COMMON = (
     Setting('log_level', 'debug, info, warn, error or fatal; not set: info'),
     Setting('use_sim_time', 'true: time is what /clock says', bool),
     Setting('autostart', 'false: leave configuring and activating to you', bool),
-    Setting('respawn', 'true: start a node again that died', bool),
+    Setting('respawn', 'true: start a node again that died, as `up` always does', bool),
 )
 """How all nodes are started, whatever they do."""
 

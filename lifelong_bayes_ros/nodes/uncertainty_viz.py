@@ -17,7 +17,6 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from ..errors import UserError
 from ..robot import mjcf, scene, view
 from ..robot.scene import Shape
 from ..robot.spec import RobotSpec
@@ -27,6 +26,7 @@ from .base import OK, BaseNode, Parameter, run
 from .codecs import from_named, read_channels, table_from_msg, to_stamp
 from .topics import MEMORY_AXES, PLAN_AXES, SPREAD_AXES
 
+NO_VIEW = 'nothing is drawn: the robot file has no `view:`; add one to see it in RViz'
 MARKERS = {
     'box': Marker.CUBE,
     'sphere': Marker.SPHERE,
@@ -48,10 +48,11 @@ class UncertaintyViz(BaseNode):
 
     def configure(self) -> None:
         self.spec = self.load_spec()
-        if self.spec.view is None:
-            raise UserError(
-                f'robot {self.spec.name} has no `view:`; add it, or do without display'
-            )
+        self.inputs: list[Subscription] = []
+        self.memory_input: Subscription | None = None
+        if self.spec.view is None:  # a display must not keep a robot from starting
+            self.get_logger().warning(f'robot {self.spec.name}: {NO_VIEW}')
+            return
         if self.spec.view.model is not None:
             mjcf.load_model(self.spec.view.model)
         scene.place(self.spec, np.zeros(len(self.spec.state)))  # that all it names is there
@@ -60,11 +61,11 @@ class UncertaintyViz(BaseNode):
         self.path = self.advertise(topics.PREDICTED_PATH)
         self.pose = self.advertise(topics.PREDICTED_POSE)
         self.memory_map = self.advertise(topics.MEMORY_MAP)
-        self.inputs: list[Subscription] = []
-        self.memory_input: Subscription | None = None
         self.timer = self.every(1 / self.value('rate'), self._draw)
 
     def activate(self) -> None:
+        if self.spec.view is None:
+            return
         self.assembler.reset()
         self.plan: np.ndarray | None = None  # [members, steps, channels]
         self.spread: np.ndarray | None = None  # [kinds, steps, channels]
@@ -82,6 +83,8 @@ class UncertaintyViz(BaseNode):
         self._look_at_memory(False)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        if self.spec.view is None:
+            return OK, NO_VIEW, {}
         return OK, 'drawing' if self.inputs else 'nobody looks', {}
 
     # ------------------------------------------------------------------ inputs, while they matter

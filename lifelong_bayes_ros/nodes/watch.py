@@ -173,10 +173,9 @@ def watch(namespace: str, domain_id: int | None, seconds: float | None = None) -
         domain_id = int(os.environ.get('ROS_DOMAIN_ID', 0))
     context = Context()
     context.init(domain_id=domain_id)
-    console = Console()
+    console, executor = Console(), Executor(context)
     try:
         node = rclpy.create_node('watch', namespace=namespace, context=context)
-        executor = Executor(context)
         executor.add_node(node)
         shown = Watch(node)
         until = math.inf if seconds is None else time.monotonic() + seconds
@@ -188,9 +187,9 @@ def watch(namespace: str, domain_id: int | None, seconds: float | None = None) -
                     drawn = time.monotonic()
                     live.update(shown.view(), refresh=True)
             live.update(shown.view(), refresh=True)
-        executor.shutdown()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        executor.shutdown()
         context.try_shutdown()
     return 0

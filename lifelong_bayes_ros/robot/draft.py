@@ -54,7 +54,8 @@ def draft(topics: Sequence[Seen], name: str) -> str:
     lines += [f'  - {channel.text}' for channel in found]
     if still := left_out(chosen):
         lines.append(f'  {EDIT} left out, for they never moved: {", ".join(map(repr, still))}')
-    return '\n'.join([*lines, *action_lines(commands, chosen.values()), *_task(found)]) + '\n'
+    lines += [*action_lines(commands, chosen.values()), *_task(found), *_view(found)]
+    return '\n'.join(lines) + '\n'
 
 
 def _period(sources: Iterable[Seen], command: Seen) -> float:
@@ -89,3 +90,23 @@ def _task(found: Sequence[Drafted]) -> list[str]:
         '  action_rate: 0.01',
         '  limit: 100.0',
     ]
+
+
+def _view(found: Sequence[Drafted]) -> list[str]:
+    """Section `view`: how RViz shows it; none for what no kind of view fits."""
+    at = {c.keys['field']: plain(c.name) for c in found}
+    joints = [plain(c.name) for c in found if c.keys['field'] == 'position']
+    view = ''
+    if {'position.x', 'position.y', 'orientation.yaw'} <= at.keys():
+        x, y, heading = at['position.x'], at['position.y'], at['orientation.yaw']
+        view = f'kind: vehicle, x: {x}, y: {y}, heading: {heading}, size: 0.3'
+    elif {'position.x', 'position.z'} <= at.keys():
+        pitch = at.get('orientation.pitch')
+        view = f'kind: body, x: {at["position.x"]}, z: {at["position.z"]}'
+        view += (f', pitch: {pitch}' if pitch else '') + ', size: 0.3'
+    elif joints:
+        lengths = ', '.join(['0.3'] * len(joints))
+        view = f'kind: chain, joints: [{", ".join(joints)}], lengths: [{lengths}], size: 0.05'
+    if not view:
+        return [f'{EDIT} no `view` fits what was seen: RViz will show nothing of it']
+    return [f'view: {{{view}}}  {EDIT} how RViz shows it; lengths and size in metres']
