@@ -312,6 +312,13 @@ def test_shipped_robots_check_without_a_warning(name, capsys):
     assert command['direction'] == 'publish' and command['rate'] == pytest.approx(1 / spec.period)
 
 
+def test_the_check_says_that_nothing_will_be_drawn(tmp_path, capsys):
+    file = tmp_path / 'bare.yaml'
+    file.write_text(load_robot('quad').model_copy(update={'view': None}).dump())
+    assert cli.main(['robot', 'check', str(file), '--json']) == 0
+    assert any(w.startswith('view:') for w in json.loads(capsys.readouterr().out)['warnings'])
+
+
 def test_the_check_prints_what_a_person_needs(capsys):
     assert (
         cli.main(['robot', 'check', str(FOLDER / 'template.yaml'), '--namespace', '/crane']) == 0

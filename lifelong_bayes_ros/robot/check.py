@@ -80,7 +80,8 @@ def full_name(topic: str, namespace: str) -> str:
 
 def warnings(spec: RobotSpec) -> list[str]:
     """What may be meant, but often is not: key, what is odd, and the mend."""
-    return [*_of_channels(spec), *_of_actions(spec), *_of_times(spec)]
+    unseen = [] if spec.view else ['view: not given; RViz shows nothing of the robot or its plans']
+    return [*_of_channels(spec), *_of_actions(spec), *_of_times(spec), *unseen]
 
 
 def _of_channels(spec: RobotSpec) -> list[str]:
