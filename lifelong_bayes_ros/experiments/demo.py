@@ -135,8 +135,8 @@ def run_demo(
 
 
 def _compare(spec: RobotSpec, life: Life, seed: int) -> dict[str, Trace]:
-    """Who the run is compared with; `alone` is the same learner without ROS."""
-    return run_baselines(spec, life, seed) | {'alone': run_ours(spec, life, seed)}
+    """Who the run is compared with; `without ROS` is the same learner."""
+    return run_baselines(spec, life, seed) | {'without ROS': run_ours(spec, life, seed)}
 
 
 def _clear(out: Path) -> None:
@@ -226,8 +226,8 @@ def _report(
     console = Console(stderr=True)
     print_summary(console, summary)
     difference = None
-    if 'alone' in traces:
-        difference = float(np.abs(scores['ours'] - scores['alone']).max())
+    if 'without ROS' in traces:
+        difference = float(np.abs(scores['ours'] - scores['without ROS']).max())
         console.print(
             f'largest difference of a score to the same life without ROS: {difference:g}'
         )
