@@ -17,6 +17,7 @@ from ..dynamics.outcome_head import OutcomeHead
 from ..dynamics.trunk import Encoder, Trunk
 from ..errors import UserError
 from ..robot.spec import parse_robot
+from .pieces import raw
 
 VERSION = 3
 TRUNK = ('mean', 'scale', 'w1', 'b1', 'w2', 'b2', 'whiten')
@@ -42,7 +43,7 @@ def pack(kind: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> byte
     at = 8 + int.from_bytes(data[:8], 'little')
     ordered = json.dumps(json.loads(data[8:at]), sort_keys=True, separators=(',', ':')).encode()
     ordered += b' ' * (-len(ordered) % 8)
-    return len(ordered).to_bytes(8, 'little') + ordered + data[at:]
+    return b''.join((len(ordered).to_bytes(8, 'little'), ordered, memoryview(data)[at:]))
 
 
 def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -74,7 +75,7 @@ def _digest(arrays: dict[str, np.ndarray], meta: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         sha.update(f'{name} {array.dtype} {array.shape}'.encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+        sha.update(raw(array))
     return sha.hexdigest()
 
 

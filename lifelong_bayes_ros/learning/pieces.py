@@ -52,8 +52,13 @@ def digest(heads: Sequence[Head], more: Sequence[np.ndarray] = ()) -> str:
     sha = hashlib.sha256()
     for head in heads:
         for part in (head.posterior.mean, head.posterior.covariance):
-            sha.update(part.cpu().numpy().tobytes())
-        sha.update(head.noise.beta.tobytes())
+            sha.update(raw(part.cpu().numpy()))
+        sha.update(raw(head.noise.beta))
     for part in more:
-        sha.update(part.tobytes())
+        sha.update(raw(part))
     return sha.hexdigest()
+
+
+def raw(array: np.ndarray) -> np.ndarray:
+    """An array in C order, as something to hash: copies of megabytes hold other threads up."""
+    return np.ascontiguousarray(array).reshape(-1)
