@@ -101,6 +101,7 @@ def test_a_node_may_have_nothing_to_wait_for(served):
     served.executor.add_node(served.other)
     for _ in range(3):
         served.executor.round(0.01)
+    assert served.messages == []
 
 
 def test_what_is_added_or_taken_away_while_it_runs_is_minded(served):
