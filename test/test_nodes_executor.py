@@ -121,25 +121,6 @@ def test_what_is_added_or_taken_away_while_it_runs_is_minded(served):
     assert (late, unserved) == ([1], [])
 
 
-def test_a_callback_may_destroy_what_is_next(served):
-    heard = []
-
-    def first(message):
-        heard.append(message.data)
-        served.node.destroy_subscription(second)
-
-    served.node.create_subscription(Int32, 'other', first, 10)
-    second = served.node.create_subscription(Int32, 'other', heard.append, 10)
-    output = served.other.create_publisher(Int32, 'other', 10)
-    served.until(lambda: output.get_subscription_count() == 2)
-    served.executor._others_at = time.monotonic() + 60.0  # in a round of its own
-    output.publish(Int32(data=3))
-    time.sleep(0.2)  # until both have it
-    served.until(lambda: heard)
-    served.executor.round(0.01)
-    assert heard == [3]
-
-
 def test_a_fault_in_a_callback_is_not_swallowed(served):
     served.node.create_timer(0.01, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -234,8 +234,6 @@ def test_faults_of_others_are_contained_in_real_time(tiny, tmp_path):
         assert figure('policy', 'stale belief') >= stale
 
         groups = [process.pid for process in bringup.processes.values()]
-        # One after the other: in the moment in which a process is killed, Fast DDS may crash
-        # another one, in a lock of the shared memory between them.
         bringup.processes['transition_streamer'].terminate()
         until(bringup, lambda: len(bringup.watch()) == 1, 'one node gone')
         bringup.processes['policy'].kill()
