@@ -17,7 +17,7 @@ import numpy as np
 
 from ..robot.spec import RobotSpec
 
-SHARE = 0.05  # of the limited range: where the penalty turns from quadratic to linear
+SHARE = 0.01  # of the limited range: where the penalty turns from quadratic to linear
 
 
 class Chance:

@@ -1,8 +1,9 @@
 """Lives with tight limits: how often a planner that knows what it does not know breaks them.
 
 The robots' own lives, under robot files whose `cost.chance` holds the limits of
-`config/robots/tight`. Both planners act on the same learner's Belief and pay the same for a limit;
-one holds the mean prediction to it, the other leaves room for ignorance and noise.
+`config/robots/tight`, which bind: the way that the robot is to go touches them. Both planners act
+on the same learner's Belief, search alike and pay the same for a limit; one holds the mean
+prediction to it, the other leaves room for ignorance and noise.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MEAN, RISK = 'mean', 'risk-aware'
 KEPT = Path('out/bench/risk')
 PROBABILITY = {MEAN: 0.5, RISK: 0.95}  # that a limit is kept; 0.5: the mean prediction keeps it
 WEIGHT = 30.0  # of a broken limit: hard ones, for both
+FINEST = 0.1  # near candidates find the room that limits leave, for both
 PLANNERS = (MEAN, RISK)
 
 
@@ -74,6 +76,7 @@ def tight_robot(robot: str, planner: str) -> RobotSpec:
         }
         for name, limit in tight_limits(robot).items()
     }
+    data['planner']['finest'] = FINEST
     return RobotSpec.model_validate(data)
 
 
