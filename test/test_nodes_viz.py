@@ -1,5 +1,7 @@
 """Messages of the display say what the shapes say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,13 +13,8 @@ from std_msgs.msg import Header
 
 from lifelong_bayes_ros.experiments.draw import shape_of
 from lifelong_bayes_ros.nodes.bringup import claim_domain
-from lifelong_bayes_ros.nodes.uncertainty_viz import (
-    CLOUD,
-    NO_VIEW,
-    UncertaintyViz,
-    marker_of,
-    memory_cloud,
-)
+from lifelong_bayes_ros.nodes.canvas import CLOUD, Canvas, memory_cloud
+from lifelong_bayes_ros.nodes.uncertainty_viz import NO_VIEW, UncertaintyViz
 from lifelong_bayes_ros.robot import mjcf, scene
 from lifelong_bayes_ros.robot.spec import load_robot
 
@@ -46,8 +43,11 @@ def test_a_marker_is_its_shape(kind):
     shape = scene.Shape(
         'robot', kind, (0.1, 0.2, 0.3), size, 0.4, np.ones(3), rotation, points, text
     )
-    marker = marker_of(shape, 7, Header(frame_id='odom'))
-    assert (marker.id, marker.ns, marker.header.frame_id) == (7, 'robot', 'odom')
+    canvas, header = Canvas(), Header(frame_id='odom')
+    before = replace(shape, points=shape.points[:2] + 1, position=np.zeros(3), text='gone')
+    canvas.markers([shape, before], header)
+    marker = canvas.markers([before, shape], header).markers[1]
+    assert (marker.id, marker.ns, marker.header.frame_id) == (1, 'robot', 'odom')
     assert marker.lifetime.sec == 1
     back = shape_of(marker)
     assert (back.ns, back.kind, back.text) == (shape.ns, shape.kind, shape.text)

@@ -56,7 +56,7 @@ def test_the_body_moves_with_the_state():
 @given(arrays(float, (3, 3), elements=st.floats(-2, 2)))
 def test_an_ellipsoid_has_the_extent_of_its_covariance(root):
     covariance = root @ root.T
-    shape = scene.ellipsoid('noise', np.zeros(3), covariance, scene.NOISE, 0.5)
+    (shape,) = scene.ellipsoids('noise', np.zeros((1, 3)), covariance[None], scene.NOISE, 0.5)
     half = shape.rotation * (shape.size / 2)
     found = half @ half.T / scene.SIGMAS**2
     floor = (scene.THIN / 2 / scene.SIGMAS) ** 2

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovarianceStamped, Quaternion
-from nav_msgs.msg import Path
-from rclpy.duration import Duration
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import PointCloud2, PointField
-from std_msgs.msg import ColorRGBA, Header
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from ..robot import mjcf, scene, view
-from ..robot.scene import Shape
-from ..robot.spec import RobotSpec
 from ..robot.transitions import StateAssembler
 from . import qos, topics
 from .base import OK, BaseNode, Parameter, run
+from .canvas import Canvas, memory_cloud, predicted_pose
 from .codecs import from_named, read_channels, table_from_msg, to_stamp
 from .topics import MEMORY_AXES, PLAN_AXES, SPREAD_AXES
 
 NO_VIEW = 'nothing is drawn: the robot file has no `view:`; add one to see it in RViz'
-MARKERS = {
-    'box': Marker.CUBE,
-    'sphere': Marker.SPHERE,
-    'cylinder': Marker.CYLINDER,
-    'lines': Marker.LINE_LIST,
-    'text': Marker.TEXT_VIEW_FACING,
-}
 
 
 class UncertaintyViz(BaseNode):
@@ -56,7 +43,7 @@ class UncertaintyViz(BaseNode):
         if self.spec.view.model is not None:
             mjcf.load_model(self.spec.view.model)
         scene.place(self.spec, np.zeros(len(self.spec.state)))  # that all it names is there
-        self.assembler = StateAssembler(self.spec)
+        self.assembler, self.canvas = StateAssembler(self.spec), Canvas()
         self.markers = self.advertise(topics.MARKERS)
         self.path = self.advertise(topics.PREDICTED_PATH)
         self.pose = self.advertise(topics.PREDICTED_POSE)
@@ -140,98 +127,15 @@ class UncertaintyViz(BaseNode):
         if self.markers.get_subscription_count():
             height = self.value('text_height')
             shapes = scene.scene(self.spec, state.x, self.figures, self.plan, self.spread, height)
-            markers = [marker_of(s, i, header) for i, s in enumerate(shapes)]
-            self.markers.publish(MarkerArray(markers=markers))
+            self.markers.publish(self.canvas.markers(shapes, header))
         if self.plan is None:
             return
         mean, covariance = view.moments(scene.place(self.spec, self.plan.astype(float)))
         if self.path.get_subscription_count():
-            poses = [PoseStamped(header=header, pose=Pose(position=_point(p))) for p in mean]
-            self.path.publish(Path(header=header, poses=poses))
+            self.path.publish(self.canvas.path(mean, header))
         if self.pose.get_subscription_count() and self.spread is not None:
-            pose = PoseWithCovarianceStamped(header=header)
-            pose.pose.pose.position = _point(mean[0])
             noise = scene.spread_at(self.spec, self.spread[0, 0], self.spread[2, 0])
-            matrix = np.zeros((6, 6))
-            matrix[:3, :3] = covariance[0] + noise
-            pose.pose.covariance = matrix.ravel()
-            self.pose.publish(pose)
-
-
-def marker_of(shape: Shape, number: int, header: Header) -> Marker:
-    """A shape as RViz takes it; gone after a second unless it is sent again."""
-    marker = Marker(header=header, ns=shape.ns, id=number, type=MARKERS[shape.kind])
-    marker.lifetime = Duration(seconds=1).to_msg()
-    marker.pose.position = _point(shape.position)
-    w, x, y, z = mjcf.quaternion(shape.rotation)
-    marker.pose.orientation = Quaternion(w=w, x=x, y=y, z=z)
-    size = shape.size.tolist()
-    if shape.kind == 'lines':
-        marker.scale.x = size[0]
-        marker.points = _points(shape.points)
-    elif shape.kind == 'text':
-        marker.scale.z = size[0]
-        marker.text = shape.text
-    else:
-        marker.scale.x, marker.scale.y, marker.scale.z = size
-    r, g, b = shape.colour
-    marker.color = ColorRGBA(r=float(r), g=float(g), b=float(b), a=float(shape.alpha))
-    return marker
-
-
-CLOUD = ('x', 'y', 'z', 'intensity', 'leverage', 'residual', 'regime')
-
-
-def memory_cloud(spec: RobotSpec, table: np.ndarray, header: Header) -> PointCloud2:
-    """What is remembered, each transition where it happened.
-
-    Args:
-        spec: the robot.
-        table: of `belief/memory` [n, 3 + ds]: leverage, residual, regime and state.
-        header: of the cloud.
-
-    Returns:
-        Points with the fields `CLOUD`. `intensity` is the sensitivity, leverage times residual:
-        how far the prediction there would move if the transition were left out.
-    """
-    leverage, residual, regime = table[:, :3].T
-    points = np.column_stack(
-        [
-            scene.place(spec, table[:, 3:].astype(float)),
-            leverage * residual,
-            leverage,
-            residual,
-            regime,
-        ]
-    ).astype(np.float32)
-    return PointCloud2(
-        header=header,
-        height=1,
-        width=len(points),
-        fields=[
-            PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-            for i, name in enumerate(CLOUD)
-        ],
-        is_bigendian=False,
-        point_step=4 * len(CLOUD),
-        row_step=4 * len(CLOUD) * len(points),
-        data=array('B', points.tobytes()),
-        is_dense=True,
-    )
-
-
-def _points(points: np.ndarray) -> list[Point]:
-    """Points [n, 3]; where a line ends and the next one begins, both share one: they cost time."""
-    found: list[Point] = []
-    before = None
-    for row in points.tolist():
-        found.append(found[-1] if row == before else Point(x=row[0], y=row[1], z=row[2]))
-        before = row
-    return found
-
-
-def _point(p: np.ndarray) -> Point:
-    return Point(x=float(p[0]), y=float(p[1]), z=float(p[2]))
+            self.pose.publish(predicted_pose(mean[0], covariance[0] + noise, header))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -299,20 +299,21 @@ def of_quaternion(q: np.ndarray) -> np.ndarray:
     )
 
 
-def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """Unit quaternion (w, x, y, z) of a rotation [3, 3]; the inverse of `of_quaternion`.
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Unit quaternions [..., 4] (w, x, y, z) of rotations [..., 3, 3]; inverse of `of_quaternion`.
 
     By the eigenvector of the largest eigenvalue, which no rotation makes ill-conditioned
     (Bar-Itzhack 2000, J. Guidance, Control and Dynamics 23(6)).
     """
-    r = rotation
-    symmetric = np.array(
-        [
-            [r[0, 0] + r[1, 1] + r[2, 2], 0, 0, 0],
-            [r[2, 1] - r[1, 2], r[0, 0] - r[1, 1] - r[2, 2], 0, 0],
-            [r[0, 2] - r[2, 0], r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], 0],
-            [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1]],
-        ]
-    )
-    w, x, y, z = np.linalg.eigh(symmetric)[1][:, -1]
-    return float(w), float(x), float(y), float(z)
+    r = np.moveaxis(rotation, (-2, -1), (0, 1))
+    symmetric = np.zeros((*rotation.shape[:-2], 4, 4))  # its lower triangle is read
+    symmetric[..., 0, 0] = r[0, 0] + r[1, 1] + r[2, 2]
+    symmetric[..., 1, 0] = r[2, 1] - r[1, 2]
+    symmetric[..., 2, 0] = r[0, 2] - r[2, 0]
+    symmetric[..., 3, 0] = r[1, 0] - r[0, 1]
+    symmetric[..., 2, 1] = r[0, 1] + r[1, 0]
+    symmetric[..., 3, 1] = r[0, 2] + r[2, 0]
+    symmetric[..., 3, 2] = r[1, 2] + r[2, 1]
+    for i in range(3):
+        symmetric[..., i + 1, i + 1] = 2 * r[i, i] - symmetric[..., 0, 0]
+    return np.linalg.eigh(symmetric)[1][..., -1]

@@ -67,12 +67,13 @@ def joint_values(spec: RobotSpec, states: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def spread_at(spec: RobotSpec, x: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Covariance [3, 3] of the point of a state x [ds] with independent deviations sd [ds]."""
+    """Covariances [..., 3, 3] of the points of states x [..., ds] with deviations sd [..., ds]."""
     x = np.asarray(x, float)
-    steps = NUDGE * np.concatenate([np.eye(len(x)), -np.eye(len(x))])
-    up, down = place(spec, x + steps).reshape(2, len(x), 3)
-    slope = (up - down) / (2 * NUDGE) * np.asarray(sd, float)[:, None]
-    return slope.T @ slope
+    steps = NUDGE * np.eye(x.shape[-1])
+    x = x[..., None, :]
+    up, down = place(spec, np.stack([x + steps, x - steps]))
+    slope = (up - down) / (2 * NUDGE) * np.asarray(sd, float)[..., None]
+    return np.swapaxes(slope, -1, -2) @ slope
 
 
 # ---------------------------------------------------------------------- shapes
@@ -134,22 +135,24 @@ def tube(spec: RobotSpec, members: np.ndarray, spread: np.ndarray) -> list[Shape
     at = np.unique(np.linspace(0, len(mean) - 1, TUBE + 1).round().astype(int)[1:])
     points = place(spec, members[:, at].astype(float))
     _, ignorance = view.moments(points)
-    shapes = []
-    for i, step in enumerate(at):
-        centre, noise = place(spec, mean[step]), spread_at(spec, mean[step], aleatoric[step])
-        shapes.append(ellipsoid('noise', centre, noise, NOISE, 0.55))
-        shapes.append(ellipsoid('ignorance', centre, noise + ignorance[i], IGNORANCE, 0.22))
-    return shapes
+    centres, noise = place(spec, mean[at]), spread_at(spec, mean[at], aleatoric[at])
+    inner = ellipsoids('noise', centres, noise, NOISE, 0.55)
+    outer = ellipsoids('ignorance', centres, noise + ignorance, IGNORANCE, 0.22)
+    return [shape for pair in zip(inner, outer, strict=True) for shape in pair]
 
 
-def ellipsoid(
-    ns: str, centre: np.ndarray, covariance: np.ndarray, colour: Colour, alpha: float
-) -> Shape:
-    """The `SIGMAS` ellipsoid of a covariance [3, 3] around a point [3]."""
-    values, vectors = np.linalg.eigh(covariance)
-    vectors = vectors * np.sign(np.linalg.det(vectors))  # a rotation, not a reflection
-    size = np.maximum(2 * SIGMAS * np.sqrt(np.maximum(values, 0.0)), THIN)
-    return Shape(ns, 'sphere', colour, size, alpha, centre, vectors)
+def ellipsoids(
+    ns: str, centres: np.ndarray, covariances: np.ndarray, colour: Colour, alpha: float
+) -> list[Shape]:
+    """The `SIGMAS` ellipsoids of covariances [n, 3, 3] around points [n, 3]."""
+    values, vectors = np.linalg.eigh(covariances)
+    # Rotations, not reflections.
+    vectors = vectors * np.sign(np.linalg.det(vectors))[:, None, None]
+    sizes = np.maximum(2 * SIGMAS * np.sqrt(np.maximum(values, 0.0)), THIN)
+    return [
+        Shape(ns, 'sphere', colour, size, alpha, centre, rotation)
+        for size, centre, rotation in zip(sizes, centres, vectors, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------------- words
