@@ -1,4 +1,4 @@
-"""Every test runs on one thread and draws the same examples every time."""
+"""Every test runs on one thread, on this machine only, and draws the same examples every time."""
 
 import os
 
@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from lifelong_bayes_ros.nodes.this_machine import this_machine
+
+os.environ.update(this_machine())
 torch.set_num_threads(1)
 settings.register_profile('house', derandomize=True, deadline=None)
 settings.load_profile('house')

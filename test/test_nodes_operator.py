@@ -29,13 +29,14 @@ from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, finge
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.store import load_state
 from lifelong_bayes_ros.nodes import topics
-from lifelong_bayes_ros.nodes.bringup import PRIVATE, Bringup
+from lifelong_bayes_ros.nodes.bringup import Bringup
 from lifelong_bayes_ros.nodes.codecs import (
     bytes_to_msg,
     state_messages,
     transition_to_msg,
 )
 from lifelong_bayes_ros.nodes.table import Common
+from lifelong_bayes_ros.nodes.this_machine import this_machine
 from lifelong_bayes_ros.robot.spec import load_robot
 from lifelong_bayes_ros.robot.transitions import Flag
 from lifelong_bayes_ros.robot.transitions import Transition as Step
@@ -408,7 +409,7 @@ def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):
         asked = subprocess.Popen(
             [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'robot', 'init', '--from-topics']
             + ['--seconds', '2', '--domain-id', str(bringup.domain_id), '--out', str(file)],
-            env=os.environ | PRIVATE,
+            env=os.environ | this_machine(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

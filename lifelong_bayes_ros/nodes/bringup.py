@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -28,10 +28,10 @@ from ..errors import UserError
 from .base import PARENT
 from .executor import Executor
 from .table import Common, Start, remappings, starts
+from .this_machine import environment, this_machine
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
-PRIVATE = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}
 
 
 class Bringup:
@@ -68,7 +68,7 @@ class Bringup:
         self._lock: IO | None = None
         self._environment = dict(os.environ)
         if private:
-            self._environment |= PRIVATE
+            self._environment |= this_machine()
             if domain_id is None:
                 domain_id, self._lock = claim_domain()
         if domain_id is None:
@@ -81,7 +81,7 @@ class Bringup:
             PARENT: str(os.getpid()),
         }
         self.context = Context()
-        with environment(PRIVATE if private else {}):
+        with environment(this_machine() if private else {}):
             self.context.init(domain_id=domain_id)
             self.node = rclpy.create_node(
                 'bringup', namespace=common.namespace, context=self.context
@@ -275,21 +275,6 @@ def signal_group(group: int, number: int) -> None:
     """Signal a process group, if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of this process, for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def claim_domain() -> tuple[int, IO]:
