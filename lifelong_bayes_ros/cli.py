@@ -227,11 +227,11 @@ def bench(args: argparse.Namespace) -> int:
 
     if args.what == 'stream':
         return bench_stream(args)
-    if args.what == 'risk':
-        return bench_risk(args)
+    if args.what in ('policy', 'risk'):
+        return bench_lives(args)
     given = [f'--{k}' for k in STREAM_DEFAULTS if getattr(args, k) is not None]
     if given:
-        raise UserError(f'{given[0]} is for `bench stream` only; leave it out')
+        raise UserError(f'{given[0]} is not for `bench {args.what}`; leave it out')
     if args.hz is not None and args.what != 'realtime':
         raise UserError('--hz is for `bench realtime` only; leave it out')
     with status_bar() as status:
@@ -242,19 +242,20 @@ def bench(args: argparse.Namespace) -> int:
     return deliver(report, args.json)
 
 
-def bench_risk(args: argparse.Namespace) -> int:
-    """Lives with tight limits."""
+def bench_lives(args: argparse.Namespace) -> int:
+    """Lives with tight limits, or with a policy posterior."""
+    from .experiments.bench_policy import policy_report
     from .experiments.bench_risk import risk_report
 
     for name in ('methods', 'hz'):
         if getattr(args, name) is not None:
-            raise UserError(f'--{name} is not for `bench risk`; leave it out')
+            raise UserError(f'--{name} is not for `bench {args.what}`; leave it out')
     jobs = 2 if args.jobs is None else args.jobs
     if jobs < 1:
         raise UserError(f'--jobs {jobs}: give at least 1')
+    measure = risk_report if args.what == 'risk' else policy_report
     with status_bar() as status:
-        out = args.out and Path(args.out)
-        report = risk_report(status, seeds_of(args.seeds or '10'), out, jobs)
+        report = measure(status, seeds_of(args.seeds or '10'), args.out and Path(args.out), jobs)
     return deliver(report, args.json)
 
 
@@ -422,14 +423,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument('--hz', type=float, help='realtime: control rate (default 100)')
     sub.add_argument('--methods', help='stream: comma-separated (default all)')
     sub.add_argument(
-        '--seeds', help='stream, risk: N for 0 to N-1, or A:B for A to B-1 (default 10)'
+        '--seeds', help='stream, policy, risk: N for 0 to N-1, or A:B for A to B-1 (default 10)'
     )
     sub.add_argument(
-        '--jobs', type=int, help='stream, risk: processes, one thread each (default 1, 2)'
+        '--jobs',
+        type=int,
+        help='stream, policy, risk: processes, one thread each (default 1, 2, 2)',
     )
     sub.add_argument(
         '--out',
-        help='stream, risk: folder of results; a run found there is kept (default out/bench/...)',
+        help='stream, policy, risk: folder of results; a run found there is kept '
+        '(default out/bench/...)',
     )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
     return top

@@ -1,7 +1,5 @@
 """The planner's benches measure what they say."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -54,17 +52,6 @@ def test_violations_are_pooled_and_scores_compared_robot_by_robot():
     assert (
         bench_risk.risk_rows(nothing)[0]['ok'] is False
     )  # limits that nobody breaks show nothing
-
-
-def test_a_kept_life_is_used_only_if_it_was_made_from_the_same(tmp_path):
-    unit = RiskUnit('quad', MEAN, 3)
-    assert bench_risk._kept(tmp_path, unit, 'k') is None
-    path = bench_risk._path(tmp_path, unit)
-    path.write_text(json.dumps({'key': 'k', 'result': {'score': 0.5}}))
-    assert bench_risk._kept(tmp_path, unit, 'k') == {'score': 0.5}
-    assert bench_risk._kept(tmp_path, unit, 'other') is None
-    path.write_text('{"key": "k", "resu')
-    assert bench_risk._kept(tmp_path, unit, 'k') is None
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_rows_judge_what_was_measured():
         (['stream', '--methods', 'nosuch'], "'nosuch'"),
         (['stream', '--seeds', 'x'], '--seeds x'),
         (['stream', '--jobs', '0'], '--jobs 0'),
-        (['quality', '--jobs', '2'], '--jobs is for `bench stream` only'),
+        (['quality', '--jobs', '2'], '--jobs is not for `bench quality`'),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(capsys, arguments, message):

@@ -207,6 +207,24 @@ def test_the_template_loads_and_explains_every_key():
         assert kind in TEMPLATE
 
 
+@pytest.mark.parametrize(
+    ('section', 'examples'),
+    [
+        ('planner', set()),
+        ('policy', set()),
+        ('probing', set()),
+        ('goal_input', {'type', 'track'}),
+        ('safety', {'limits', 'belief_timeout'}),
+    ],
+)
+def test_the_template_shows_the_defaults(section, examples):
+    shown = getattr(parse_robot(TEMPLATE), section)
+    defaults = type(shown).model_fields
+    for name in defaults.keys() - examples:
+        default = defaults[name].get_default(call_default_factory=True)
+        assert getattr(shown, name) == default, name
+
+
 # ---------------------------------------------------------------------- differences, holding
 def gantry():
     return parse_robot(TEMPLATE)

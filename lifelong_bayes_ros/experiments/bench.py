@@ -48,7 +48,7 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
     if what == 'policy':
         from .bench_policy import policy_report
 
-        return policy_report(status, out=KEPT / 'policy')
+        return policy_report(status, range(10), KEPT / 'policy')
     if what == 'merge':
         from .bench_merge import merge_report
 

@@ -10,15 +10,13 @@ learns from the same choices without memory, shows what the K-prior keeps.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..control.controller import Controller
 from ..control.planner import Plan
@@ -27,20 +25,20 @@ from ..dynamics.belief import Belief
 from ..dynamics.model import Prior
 from ..learning.policy_learner import PolicyConfig, PolicyLearner
 from ..learning.settings import LearnerConfig
-from ..learning.store import write_atomically
 from ..robot.policy import PolicySettings
 from ..robot.spec import RobotSpec, load_robot
 from ..robot.transitions import State
 from .agents import LearningAgent
 from .baselines.frozen import Frozen
+from .kept import Status, run_kept
 from .life import Moment, run_life
 from .priors import prior_for
 from .rows import report_object, row
 from .schedule import Life, load_life
+from .units import Training
 
-Status = Callable[[str, float], None]
 ROBOTS = ('quad', 'arm', 'diffdrive', 'cartpole')
-SEEDS = (0, 1, 2)
+KEPT = Path('out/bench/policy')
 SETTLED = 100  # steps at home before anything is measured, or the posterior takes over
 MEASURED = 300
 SURE = 1e3  # half ranges of spread: acts however unsure it is
@@ -57,25 +55,45 @@ class Absent(Controller):
         return super().think(state, belief, past) if self.steps <= SETTLED else None
 
 
+@dataclass(frozen=True)
+class PolicyUnit:
+    """A robot's life with a seed, and its posterior at home."""
+
+    robot: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f'{self.robot}, seed {self.seed}'
+
+    @property
+    def name(self) -> str:
+        """Of the file that its result is kept in."""
+        return f'{self.robot}-{self.seed}'
+
+    def facts(self) -> list[Any]:
+        """What decides the result beside the code."""
+        return [s.model_dump(mode='json') for s in (load_robot(self.robot), load_life(self.robot))]
+
+    def run(self, progress: Callable[[float], None]) -> dict[str, float]:
+        """See `measure`."""
+        return measure(self.robot, self.seed, lambda what, share: progress(share))
+
+
 def policy_report(
-    status: Status,
-    seeds: Sequence[int] = SEEDS,
-    robots: Sequence[str] = ROBOTS,
-    out: Path | None = None,
+    status: Status, seeds: Sequence[int], out: Path | None = None, jobs: int = 2
 ) -> dict[str, Any]:
-    """Measure, and return the report object; what is found in `out` is not measured again."""
-    torch.set_num_threads(1)
+    """Run what `out` does not hold yet, and return the report object.
+
+    Raises:
+        UserError: a life failed.
+    """
+    for robot in ROBOTS:
+        Training(robot).prior(lambda share, what, r=robot: status(f'{r}: {what}', share))
+    units = [PolicyUnit(r, s) for s in seeds for r in ROBOTS]
+    scores = run_kept(units, out or KEPT, jobs, status)
     found: dict[str, list[dict[str, float]]] = {}
-    total = len(robots) * len(seeds)
-    for n, (robot, seed) in enumerate((r, s) for r in robots for s in seeds):
-        kept = out and out / f'{robot}-{seed}.json'
-        if kept and kept.is_file():
-            scores = json.loads(kept.read_text())
-        else:
-            scores = measure(robot, seed, lambda what, s, n=n: status(what, (n + s) / total))
-            if kept:
-                write_atomically(kept, json.dumps(scores).encode())
-        found.setdefault(robot, []).append(scores)
+    for unit, score in scores.items():
+        found.setdefault(unit.robot, []).append(score)
     return report_object('bench policy', list(seeds), policy_rows(found))
 
 

@@ -8,8 +8,6 @@ prediction to it, the other leaves room for ignorance and noise.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +17,16 @@ import numpy as np
 from pydantic import Field
 
 from ..errors import UserError
-from ..learning.store import write_atomically
 from ..paths import share_dir
 from ..robot.section import Finite, Section
 from ..robot.spec import RobotSpec, load_robot, parse_yaml
 from .agents import LearningAgent
+from .kept import Status, run_kept
 from .life import Moment, run_life
-from .lives import _watched
 from .priors import prior_for
 from .rows import report_object, row
 from .schedule import load_life
-from .sweep import Failure, run_here
-from .units import Training, code_hash
-
-Status = Callable[[str, float], None]
+from .units import Training
 
 ROBOTS = ('quad', 'arm', 'diffdrive', 'cartpole')
 MEAN, RISK = 'mean', 'risk-aware'
@@ -123,15 +117,15 @@ class RiskUnit:
             'plan ms': 1e3 * float(np.median(trace.plan_seconds)),
         }
 
-    def key(self) -> str:
-        """Hash of what decides the result."""
-        facts = [
-            load_robot(self.robot).model_dump(mode='json'),
-            tight_robot(self.robot, self.planner).model_dump(mode='json'),
-            load_life(self.robot).model_dump(mode='json'),
-            code_hash(),
-        ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    @property
+    def name(self) -> str:
+        """Of the file that its result is kept in."""
+        return f'{self.robot}-{self.planner}-{self.seed}'
+
+    def facts(self) -> list[Any]:
+        """What decides the result beside the code."""
+        specs = (load_robot(self.robot), tight_robot(self.robot, self.planner))
+        return [s.model_dump(mode='json') for s in (*specs, load_life(self.robot))]
 
 
 def risk_report(
@@ -142,20 +136,10 @@ def risk_report(
     Raises:
         UserError: a life failed.
     """
-    out = out or KEPT
     for robot in ROBOTS:
         Training(robot).prior(lambda share, what, r=robot: status(f'{r}: {what}', share))
     units = [RiskUnit(r, p, s) for s in seeds for r in ROBOTS for p in PLANNERS]
-    keys = {(u.robot, u.planner): u.key() for u in units}
-    found = {unit: _kept(out, unit, keys[unit.robot, unit.planner]) for unit in units}
-    todo = [unit for unit in units if found[unit] is None]
-    for number, outcome in _watched(todo, run_here, jobs, status):
-        unit = todo[number]
-        if isinstance(outcome, Failure):
-            raise UserError(f'{unit} failed: {outcome}')
-        kept = {'key': keys[unit.robot, unit.planner], 'result': outcome}
-        write_atomically(_path(out, unit), json.dumps(kept).encode())
-        found[unit] = outcome
+    found = run_kept(units, out or KEPT, jobs, status)
     return report_object('bench risk', list(seeds), risk_rows(found))
 
 
@@ -189,16 +173,3 @@ def risk_rows(found: dict[RiskUnit, dict[str, Any]]) -> list[dict[str, Any]]:
         row(f'score, {what}', float(np.mean(ratios)), '', 'higher', 0.95),
         *rows,
     ]
-
-
-def _path(out: Path, unit: RiskUnit) -> Path:
-    return out / f'{unit.robot}-{unit.planner}-{unit.seed}.json'
-
-
-def _kept(out: Path, unit: RiskUnit, key: str) -> dict[str, Any] | None:
-    path = _path(out, unit)
-    try:
-        kept = json.loads(path.read_text())
-        return kept['result'] if kept['key'] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

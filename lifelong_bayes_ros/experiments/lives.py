@@ -143,7 +143,7 @@ def life_command(
 def _train(units: Sequence[Unit], jobs: int, status: Status) -> None:
     """Train what the cache does not hold, before many processes need it at once."""
     todo = [t for t in trainings(units) if not t.file.is_file()]
-    for number, outcome in _watched(todo, run_here, jobs, status):
+    for number, outcome in watched(todo, run_here, jobs, status):
         if isinstance(outcome, Failure):
             raise UserError(f'{todo[number]} failed: {outcome}')
     # Some methods train networks of their own, and tell first here if they lack something.
@@ -184,7 +184,7 @@ def _run(
         return run_on_ray(todo, ray, files, watch)
 
     try:
-        for number, outcome in _watched(todo, on_ray if ray else run_here, jobs, status):
+        for number, outcome in watched(todo, on_ray if ray else run_here, jobs, status):
             unit = todo[number]
             if isinstance(outcome, Failure):
                 failed.append({'unit': str(unit), 'error': outcome})
@@ -201,7 +201,7 @@ def _run(
     return runs, fresh, failed
 
 
-def _watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> Iterator[Outcome]:
+def watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> Iterator[Outcome]:
     """Outcomes as they come, while `status` is told the share done of all."""
     done = 0
 
