@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import re
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip('rclpy')
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.nodes import topics, viewers
-from lifelong_bayes_ros.nodes.base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode
+from lifelong_bayes_ros.nodes.base import SHARED, BaseNode
 from lifelong_bayes_ros.nodes.table import (
     COMMON,
     SETTINGS,
@@ -45,7 +46,7 @@ def node_class(entry) -> type[BaseNode]:
 @pytest.mark.parametrize('entry', TABLE, ids=NAMES)
 def test_every_entry_is_a_node_that_takes_its_settings(entry):
     kind = node_class(entry)
-    parameters = [row.name for row in (ROBOT, AUTOSTART, WAIT_FOR, *kind.PARAMETERS)]
+    parameters = [row.name for row in (*SHARED, *kind.PARAMETERS)]
     assert entry.name == kind.NAME
     assert set(entry.settings) <= set(parameters)
     assert len(parameters) == len(set(parameters))
@@ -57,7 +58,7 @@ def test_every_setting_is_of_use():
     used = {name for entry in TABLE for name in (*entry.settings, entry.when, entry.unless)}
     known = {setting.name for setting in SETTINGS}
     assert used - known - DERIVED == {''}
-    assert known - used == {'realtime'}  # decides on lockstep
+    assert known - used == {'realtime', 'control_cpus'}  # decide on lockstep, on cpus
 
 
 def test_every_topic_has_a_publisher_and_readers_of_the_table():
@@ -297,3 +298,18 @@ def test_parameters_survive_the_command_line():
 
 def test_robots_with_a_view_can_be_shown():
     assert all(load_robot(name).view for name in ('quad', 'arm'))
+
+
+def test_the_control_path_may_have_cores_of_its_own(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2}, raising=False)
+    settings = {'robot': 'quad', 'sim': True, 'realtime': True, 'control_cpus': '1'}
+    cpus = {start.node.name: start.parameters['cpus'] for start in starts(settings)}
+    assert cpus == {
+        'learner': '0,2',
+        'policy': '1',
+        'transition_streamer': '0,2',
+        'sim_robot': '1',
+    }
+    assert all('cpus' not in s.parameters for s in starts({'robot': 'quad', 'sim': True}))
+    with pytest.raises(UserError, match='there is no core 5 here'):
+        starts(settings | {'control_cpus': '5'})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,7 @@ def _measure(spec: RobotSpec, steps: int, busy: int, status: Status) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         robot, life = robot_and_life(Path(folder), spec, steps)
         settings = {'robot': robot, 'life': life, 'sim': True, 'realtime': True, 'steps': steps}
+        settings |= own_core()
         with Bringup(settings, Path(folder) / 'logs', private=True) as bringup:
 
             def on_action(message: Any) -> None:
@@ -119,6 +121,12 @@ def robot_and_life(folder: Path, spec: RobotSpec, steps: int) -> tuple[str, str]
     text = life.model_dump(mode='json') | {'phases': [list(phase) for phase in phases]}
     (folder / 'life.yaml').write_text(yaml.safe_dump(text))
     return str(robot), str(folder / 'life.yaml')
+
+
+def own_core() -> dict[str, str]:
+    """The setting that gives the control path a core of its own, where there is more than one."""
+    here = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+    return {'control_cpus': str(here[0])} if len(here) > 1 else {}
 
 
 def _unsafe(spec: RobotSpec, commands: list[np.ndarray]) -> int:

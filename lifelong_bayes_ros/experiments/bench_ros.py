@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
-from .bench_realtime import Status, robot_and_life
+from .bench_realtime import Status, own_core, robot_and_life
 from .demo import STALL
 from .priors import prior_for
 from .rows import report_object, row
@@ -56,6 +56,7 @@ def _loop(spec: RobotSpec, status: Status) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         robot, life = robot_and_life(Path(folder), spec, STEPS)
         settings = {'robot': robot, 'life': life, 'sim': True, 'realtime': True, 'viz': True}
+        settings |= own_core()
         with Bringup(settings, Path(folder) / 'logs', private=True) as bringup:
             truths, figures = listen_to(bringup)
             status('starting the nodes', 0.0)

@@ -43,6 +43,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
+from ..cores import keep_to
 from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
 from . import topics
@@ -87,6 +88,10 @@ ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (
 SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
+CPUS = Parameter(
+    'cpus', '', 'cores that the process keeps to, a text like "0" or "2-3"; empty: any'
+)
+SHARED = (ROBOT, AUTOSTART, WAIT_FOR, CPUS)  # that every node has
 ACK_SECONDS = 0.5
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -115,7 +120,7 @@ class BaseNode(LifecycleNode):
         self._unserved = Unserved()
         self._complaints: set[str] = set()  # those in force, each logged once
         self._refused = ''  # why the parameter that was set last was refused
-        for row in (ROBOT, AUTOSTART, WAIT_FOR, *self.PARAMETERS):
+        for row in (*SHARED, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
         self._name_unknown_parameters()
@@ -480,10 +485,12 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
+        keep_to(node.value(CPUS.name))
     except (
         InvalidParameterTypeException,
         InvalidParameterValueException,
         ParameterUninitializedException,
+        UserError,
     ) as error:
         print(error, file=sys.stderr)
         rclpy.try_shutdown()

@@ -13,7 +13,7 @@ from pathlib import Path
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from . import topics
-from .base import AUTOSTART, ROBOT, WAIT_FOR, BaseNode, Parameter
+from .base import SHARED, BaseNode, Parameter
 from .table import COMMON, NAMESPACE, SETTINGS, TABLE, NodeEntry
 from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES, type_name
 
@@ -92,7 +92,7 @@ def page() -> str:
     )
     parts.append('## Parameters\n')
     parts.append('Of every node:\n')
-    parts.append(_parameters((ROBOT, AUTOSTART, WAIT_FOR)))
+    parts.append(_parameters(SHARED))
     for entry in TABLE:
         if node_class(entry).PARAMETERS:
             parts.append(f'### {entry.name}\n')

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..cores import other_cores
 from ..errors import UserError
 from ..experiments.schedule import load_life
 
@@ -56,6 +57,7 @@ class NodeEntry:
     settings: tuple[str, ...]
     when: str = ''  # setting without which it is not started
     unless: str = ''  # setting with which it is not
+    control: bool = False  # the robot waits for it
 
     @property
     def module(self) -> str:
@@ -100,6 +102,10 @@ SETTINGS = (
     Setting('shutdown_at_end', 'true: end with the simulated robot or the bag', bool),
     Setting('bag', 'recording that is played in the place of a robot'),
     Setting('speed', 'seconds of the recording played per second', float),
+    Setting(
+        'control_cpus',
+        'cores for policy and simulated robot alone, e.g. 0 or 2-3; the others keep to the rest',
+    ),
 )
 
 COMMON = (
@@ -146,6 +152,7 @@ TABLE = (  # in the order of activation
         'policy',
         ('robot', 'seed', 'lockstep', 'max_belief_age', 'enabled_at_start', 'plan_rate_hz'),
         unless='bag',
+        control=True,
     ),
     NodeEntry('transition_streamer', ('robot', 'episode_length'), unless='bag'),
     NodeEntry(
@@ -153,6 +160,7 @@ TABLE = (  # in the order of activation
         ('robot', 'seed', 'life', 'steps', 'lockstep', 'shutdown_at_end'),
         when='sim',
         unless='bag',
+        control=True,
     ),
     NodeEntry('player', ('robot', 'bag', 'speed', 'shutdown_at_end'), when='bag'),
 )
@@ -183,7 +191,7 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     chooses those that run on this machine, see `chosen`; the others are waited for all the same.
 
     Raises:
-        UserError: unknown life or node, or nothing is left to start.
+        UserError: unknown life, node or core, or nothing is left to start, or no core.
         KeyError: unknown setting.
     """
     unknown = set(settings) - {setting.name for setting in SETTINGS}
@@ -204,10 +212,15 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     if not here:
         wanted = ', '.join(f'{e.name} by {e.when}' for e in chosen(nodes))
         raise UserError(f'nodes: {nodes!r} leaves nothing to start; ask for {wanted}')
-    return [
+    found = [
         Start(entry, {k: v for k, v in values.items() if k in (*entry.settings, 'wait_for')})
         for entry in here
     ]
+    if own := settings.get('control_cpus'):
+        rest = other_cores(own)
+        for start in found:
+            start.parameters['cpus'] = own if start.node.control else rest
+    return found
 
 
 def remappings(namespace: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
