@@ -89,7 +89,7 @@ SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 -
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 CPUS = Parameter(
-    'cpus', '', 'cores that the process keeps to, a text like "0" or "2-3"; empty: any'
+    'cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any'
 )
 SHARED = (ROBOT, AUTOSTART, WAIT_FOR, CPUS)  # that every node has
 ACK_SECONDS = 0.5
