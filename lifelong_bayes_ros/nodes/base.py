@@ -88,9 +88,7 @@ ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (
 SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
-CPUS = Parameter(
-    'cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any'
-)
+CPUS = Parameter('cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any')
 SHARED = (ROBOT, AUTOSTART, WAIT_FOR, CPUS)  # that every node has
 ACK_SECONDS = 0.5
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
