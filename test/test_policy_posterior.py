@@ -216,6 +216,20 @@ def test_a_new_regime_does_not_unlearn_the_old_one(pupil, tmp_path):
     assert error(kept, now) < 0.5 * np.mean([np.square(c.plan) for c in now])
 
 
+def test_a_choice_keeps_its_own_label_and_speaks_softly_for_those_that_were_given_up():
+    for capacity in (300, 50):
+        home = learned(taught('nominal', 200, 0), replace(SMALL, capacity=capacity))
+        shelf = home.shelves['nominal']
+        shelf.plans[::5] += 1  # what it has not learned
+        own, soft = shelf.plans.copy(), home.plans(shelf.inputs)
+        known = np.mean((soft - own) ** 2 / home.noise, axis=1) < 2
+        assert 0 < known.mean() < 1
+        home.observe(taught('r1', 1, 1)[0])
+        share = min(capacity / 200, 1.0)  # of the choices is kept
+        wanted = np.where(known[:, None], share * own + (1 - share) * soft, own)
+        np.testing.assert_allclose(home.shelves['nominal'].plans, wanted, atol=1e-6)
+
+
 def test_choices_of_a_regime_that_is_found_out_are_its_own():
     choices = taught('nominal', 40, 0) + taught('new', 30, 1, first=40) + taught('r1', 5, 2)
     learner = learned(choices)

@@ -4,9 +4,10 @@ Every choice is followed by a fixed number of steps, so that the same choices gi
 posterior, bit for bit. What is learned is a sum of terms (memory.objective):
 
 - the choices of the regime that the robot is in, a uniform sample of them: a likelihood;
-- a K-prior (Khan & Swaroop 2021) over those of all other regimes: soft labels, taken when the
-  robot left them. The memory's size is the memory length of this stream, so that every choice
-  kept counts as one;
+- a K-prior (Khan & Swaroop 2021) over those of all other regimes, with its error-correction term:
+  a kept choice tells its own label for itself and a soft one, taken when the robot left its
+  regime, for those of which it is the sample. Where none was given up, nothing is approximated.
+  The memory's size is the memory length of this stream, so that every choice kept counts as one;
 - a Gaussian prior over the weights: a broad one and, from when the last regime was left, a share
   of the posterior's precision, about its mean (EWC, by the optimizer's own precision).
 
@@ -265,10 +266,16 @@ class PolicyLearner:
         self.resume(regime)
 
     def _soften(self, shelf: Shelf) -> None:
-        """Soft labels for all that the network has learned."""
-        soft = self.plans(shelf.inputs)
-        learned = (np.square(soft - shelf.plans) / self.noise).mean(axis=1) < KNOWN
-        shelf.plans[learned] = soft[learned]
+        """Let what the network has learned stand for the choices that were not kept.
+
+        Squared errors from two labels are, up to a constant, one from their weighted mean.
+        """
+        given_up = 1 - shelf.size / shelf.seen
+        if not given_up:
+            return
+        wrong = self.plans(shelf.inputs) - shelf.plans
+        learned = (np.square(wrong) / self.noise).mean(axis=1) < KNOWN
+        shelf.plans[learned] += np.float32(given_up) * wrong[learned]
 
     def _consolidate(self) -> None:
         """The posterior becomes the prior, with a share of its precision."""
