@@ -8,11 +8,12 @@ from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, Opaqu
 from launch.substitutions import LaunchConfiguration
 
 from lifelong_bayes_ros.nodes.table import NAMESPACE, parse_common
-from lifelong_bayes_ros.nodes.viewers import commands
+from lifelong_bayes_ros.nodes.viewers import CLOCK, commands
 
 ARGUMENTS = {
     'namespace': (NAMESPACE, 'namespace of the nodes to look at'),
-    'use_sim_time': ('false', 'true: time is what /clock says'),
+    'use_sim_time': ('false', 'true: time is what the clock says'),
+    'clock': (CLOCK, 'topic of the time; NAMESPACE/clock of a simulated robot elsewhere'),
     'rviz': ('', 'other view of RViz (.rviz)'),
     'plotjuggler': ('', 'other layout of PlotJuggler (.xml)'),
 }
@@ -21,10 +22,10 @@ ARGUMENTS = {
 def viewers(context: LaunchContext) -> list[ExecuteProcess | LogInfo]:
     """Those that are installed; a word about those that are not."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    files = {name: given.pop(name) for name in ('rviz', 'plotjuggler')}
+    others = {name: given.pop(name) for name in ('rviz', 'plotjuggler', 'clock')}
     return [
         ExecuteProcess(cmd=words, output='screen') if words else LogInfo(msg=remark)
-        for words, remark in commands(parse_common(given), **files)
+        for words, remark in commands(parse_common(given), **others)
     ]
 
 

@@ -11,7 +11,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 DEFAULTS = {
     'robot': ('quad', 'robot that was recorded: shipped name, or robot file'),
-    'bag': ('', 'folder of the recording'),
+    'bag': (None, 'folder of the recording'),  # must be given
     'speed': ('1.0', 'seconds of the recording played per second'),
     'viz': ('true', 'publish what RViz shows'),
 }

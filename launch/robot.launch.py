@@ -5,6 +5,8 @@ what is given here, so write its parameters under `/**:`. On two machines: `node
 one, `nodes:=-learner` on the other.
 """
 
+import sys
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -14,27 +16,29 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifelong_bayes_ros.nodes import table
 from lifelong_bayes_ros.nodes.table import COMMON, SETTINGS
 
+# Once all is being shut down, doing it again is an error.
+END = [OpaqueFunction(function=lambda context: None if context.is_shutdown else [Shutdown()])]
+
 
 def nodes(context: LaunchContext) -> list[LifecycleNode]:
     """The nodes of the table that these arguments ask for."""
+    table.check_words(sys.argv, __file__)
     given = {s.name: LaunchConfiguration(s.name).perform(context) for s in (*SETTINGS, *COMMON)}
     settings = table.parse_settings({s.name: given[s.name] for s in SETTINGS})
     common = table.parse_common({s.name: given[s.name] for s in COMMON})
+    files = [common.params_file] if common.params_file else []
     return [
         LifecycleNode(
             package=table.PACKAGE,
             executable=start.node.executable,
             name=start.node.name,
             namespace=common.namespace,
-            parameters=[
-                *filter(None, [common.params_file]),
-                typed(common.parameters | start.parameters),
-            ],
+            parameters=[*files, typed(common.parameters | start.parameters)],
             remappings=table.remappings(common.namespace, settings),
             ros_arguments=['--log-level', common.log_level],
-            respawn=common.respawn,
+            respawn=common.respawn and start.node.again,
             respawn_delay=1.0,
-            on_exit=[Shutdown()] if start.parameters.get('shutdown_at_end') else None,
+            on_exit=END if start.parameters.get('shutdown_at_end') else None,
             output='screen',
         )
         for start in table.starts(settings, common.nodes)

@@ -1,8 +1,10 @@
 """The policy node by itself: beliefs in any order, goals, stops, late plans and what it says."""
 
 import math
+import os
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip('rclpy')
 import rclpy
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Path
+from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -28,7 +31,7 @@ from lifelong_bayes_ros.nodes.codecs import (
     table_from_msg,
 )
 from lifelong_bayes_ros.nodes.goals import read_goal
-from lifelong_bayes_ros.nodes.policy import Policy
+from lifelong_bayes_ros.nodes.policy import Policy, _why_careful
 from lifelong_bayes_ros.robot.spec import load_robot
 from plants import QUAD
 
@@ -181,6 +184,78 @@ def test_an_estop_latches_and_silence_follows(policy, sent, tiny_prior):
     assert policy._on_enable(SetBool.Request(data=True)) == (True, 'acting')
     tell_state(policy, tick + 1)
     assert len(sent['command']) == QUAD.safe_action.ticks + 1
+
+
+def test_a_stop_outlasts_deactivation(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    tell_state(policy, 0)
+    policy._on_estop(Bool(data=True))
+    policy.trigger_deactivate()
+    policy.trigger_activate()
+    assert policy.safety.stopped == 'stopped by estop'
+    assert not policy.value('enabled')
+    policy._on_enable(SetBool.Request(data=True))
+    policy.trigger_deactivate()
+    policy.trigger_activate()
+    assert not policy.safety.stopped
+    assert policy.value('enabled')
+
+
+def test_what_an_operator_said_outlasts_the_process(policy, monkeypatch):
+    policy.set_parameters([RosParameter('limits.left.high', value=5.0)])
+    policy._on_estop(Bool(data=True))
+    another = os.getpid() + 1
+    for orderly in (False, True):
+        if orderly:
+            policy.kept.forget()  # as `destroy_node` does
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'getpid', lambda: another)
+            node = Policy()
+            node.trigger_configure()
+            node.trigger_activate()
+        try:
+            assert node.safety.stopped == ('' if orderly else 'stopped by estop')
+            assert node.value('enabled') == orderly
+            assert node.value('limits.left.high') == (QUAD.action[0].high if orderly else 5.0)
+            assert (node.safety._operator[1][0] == 5.0) != orderly
+        finally:
+            node.destroy_node()
+
+
+def test_the_last_command_does_not_stay_in_force(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    tell_state(policy, 0)
+    policy.trigger_deactivate()
+    assert len(sent['command']) == 2
+    np.testing.assert_allclose(sent['command'][1].data, QUAD.neutral, rtol=1e-6)
+
+
+def test_in_lockstep_a_learner_that_began_anew_is_not_waited_for(policy, sent, tiny_prior):
+    policy.lockstep, policy.deadline = True, None
+    believe(policy, tiny_prior)
+    policy.belief = replace(policy.belief, stamp_ns=PERIOD)
+    tell_state(policy, 0)
+    assert len(sent['command']) == 1
+    tell_state(policy, 1)  # what led to it was lost with the learner
+    assert len(sent['command']) == 1
+    believe(policy, tiny_prior)
+    assert len(sent['command']) == 2
+    tell_state(policy, 2)  # but what comes from then on is awaited
+    assert len(sent['command']) == 2
+
+
+@pytest.mark.parametrize(
+    ('probability', 'ood', 'said'),
+    [(0.001, 0.1, ''), (0.6, 0.1, 'the regime is unknown (60%)'), (0.6, 50.0, 'far from what')],
+)
+def test_it_says_why_it_is_careful_and_only_where_it_is(probability, ood, said):
+    begin = QUAD.safety.ood.begin
+    trust = 1 - probability * (1 - QUAD.safety.new_regime)
+    belief = SimpleNamespace(regimes={'new': probability})
+    spread = SimpleNamespace(ood=ood)
+    act = SimpleNamespace(stale=False, plan=object(), authority=trust, spread=spread)
+    assert _why_careful(act, belief, begin).startswith(said)
+    assert bool(said) == bool(_why_careful(act, belief, begin))
 
 
 def test_a_late_plan_is_counted_and_answered_all_the_same(policy, sent, tiny_prior):

@@ -19,6 +19,7 @@ from lifelong_bayes_ros.nodes.table import (
     SETTINGS,
     TABLE,
     Common,
+    check_words,
     parse_common,
     parse_settings,
     remappings,
@@ -99,6 +100,28 @@ class TestStarts:
             starts({'robot': 'quad', 'sede': 1})
         with pytest.raises(UserError, match='unknown life'):
             starts({'robot': 'quad', 'sim': True, 'life': 'nobody'})
+
+    @pytest.mark.parametrize(
+        ('name', 'value', 'giver'),
+        [
+            ('steps', 10, 'sim'),
+            ('life', 'quad', 'sim'),
+            ('rate', 2.0, 'viz'),
+            ('speed', 2.0, 'bag'),
+        ],
+    )
+    def test_what_nothing_started_takes_is_refused(self, name, value, giver):
+        with pytest.raises(UserError, match=f'{name}: is of no use without .* by {giver}'):
+            starts({'robot': 'quad', name: value})
+
+    def test_a_recording_that_is_there_is_found_before_anything_starts(self, tmp_path):
+        settings = {'robot': 'quad', 'out': str(tmp_path)}
+        with pytest.raises(UserError, match='is there already'):
+            starts(settings)
+        assert starts(settings, '-recorder')  # it is the other machine's
+
+    def test_all_but_a_recorder_may_be_started_again(self):
+        assert [entry.name for entry in TABLE if not entry.again] == ['recorder']
 
     def test_a_recording_takes_the_place_of_robot_and_policy(self):
         started = {s.node.name: s.parameters for s in starts({'robot': 'quad', 'bag': 'b'})}
@@ -215,6 +238,17 @@ class TestLaunch:
         walk(LaunchDescription([include]).entities)
         assert [node.node_name for node in found] == [f'/mine/{name}' for name in expected]
 
+    def test_a_name_that_launch_would_drop_is_refused(self):
+        file = str(LAUNCH[0])
+        for words in (
+            ['launch', 'lifelong_bayes_ros', 'replay.launch.py', 'bags:=x'],
+            ['launch', file, 'bags:=x'],
+        ):
+            with pytest.raises(UserError, match=r'bags: .*did you mean bag\?'):
+                check_words(words, file)
+            check_words([*words[:-1], 'bag:=x', 'schedule:=quad', 'nodes:=learner'], file)
+        check_words(['launch', 'their_robot', 'robot.launch.py', 'theirs:=1'], file)
+
 
 class TestUp:
     """The same without `launch`."""
@@ -282,6 +316,18 @@ class TestViewers:
         assert moved['/lifelong/markers'] == '/r1/markers'
         ((words, _), _) = viewers.commands(Common())
         assert not any(word.startswith('/lifelong') for word in words)
+
+    def test_there_the_layout_is_moved_and_the_clock_may_be(self, monkeypatch, tmp_path):
+        monkeypatch.setenv('PATH', str(tmp_path))
+        for program in ('rviz2', 'plotjuggler'):
+            (tmp_path / program).touch(0o755)
+        (rviz, _), (juggler, _) = viewers.commands(Common('/r1'), clock='/r1/clock')
+        assert '/clock:=/r1/clock' in rviz
+        shipped = (share_dir() / 'config' / 'lifelong.plotjuggler.xml').read_text()
+        with open(juggler[-1]) as moved:
+            text = moved.read()
+        assert shipped.count('"/lifelong/') == text.count('"/r1/') > 0
+        assert '"/lifelong/' not in text
 
     def test_a_view_that_is_not_there(self):
         with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):

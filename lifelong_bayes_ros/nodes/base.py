@@ -53,7 +53,9 @@ from .table import NAMESPACE, parameter_names
 from .topics import Topic
 
 RECORDER = 'recorder'  # hears everything
+LIMITS = 'limits.'  # prefix of the parameters of the operator's ranges, which the policy has
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
+RECORDER_SECONDS = 20.0  # after which one that has not come is not waited for
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PATIENCE = 3.0  # s that a publisher may take to be found by DDS
 
@@ -344,6 +346,7 @@ class BaseNode(LifecycleNode):
     def _wait_for_readers(self) -> None:
         """Wait until those who must not miss a message of ours are matched."""
         peers = self.value('wait_for').split(',')
+        given_up = time.monotonic() + RECORDER_SECONDS
         for topic, _ in self._offered:
             readers = {node for node in (*topic.readers, RECORDER) if node in peers}
             while missing := readers - {
@@ -351,6 +354,10 @@ class BaseNode(LifecycleNode):
             }:
                 if self.stop.is_set():
                     raise KeyboardInterrupt
+                if missing == {RECORDER} and time.monotonic() > given_up:
+                    self.get_logger().warning(f'no recorder hears {topic.name}; goes on without')
+                    peers.remove(RECORDER)
+                    break
                 self.get_logger().warning(
                     f'waiting for {sorted(missing)} to subscribe to {topic.name}',
                     throttle_duration_sec=5.0,
@@ -401,14 +408,22 @@ class BaseNode(LifecycleNode):
             self.get_logger().warning(f'parameter refused, the old value is kept: {self._refused}')
         return result
 
-    def _name_unknown_parameters(self) -> None:
-        """A parameter that no node has would be ignored without a word."""
+    def _name_unknown_parameters(self, prefix: str = '') -> None:
+        """A parameter that no node has would be ignored without a word.
+
+        `prefix`: of those to look at; none: all whose names are known before the robot file is.
+        """
         known = parameter_names() | set(self._parameters) | {'use_sim_time'}
+        others = () if prefix else ('qos_overrides.', 'start_type', LIMITS)
         for name in self._parameter_overrides:
-            if name not in known and not name.startswith(('qos_overrides.', 'start_type')):
+            if name.startswith(prefix) and name not in known and not name.startswith(others):
+                shown = (
+                    [n for n in self._parameters if n.startswith(prefix)]
+                    if prefix
+                    else sorted(p.name for p in self.PARAMETERS)
+                )
                 self.get_logger().warning(
-                    f'parameter {name} is unknown and ignored; this node has '
-                    f'{", ".join(sorted(p.name for p in self.PARAMETERS))}'
+                    f'parameter {name} is unknown and ignored; this node has {", ".join(shown)}'
                 )
 
     def _on_misfit(self, topic: Topic, event: Any) -> None:
@@ -418,6 +433,10 @@ class BaseNode(LifecycleNode):
         name = self.resolve_topic_name(topic.name)
         self.counts['incompatible QoS'] += 1
         self.get_logger().warning(f'{name}: a peer offers or asks for another {policy}')
+
+    def may_end(self) -> bool:
+        """Whether nothing more is worth waiting for once the process is asked to end."""
+        return True
 
     def complaints(self) -> list[str]:
         """What is wrong with what comes in, and with who should hear what goes out."""
@@ -503,7 +522,7 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
         if not node.autostart():
             code = 1
             node.stop.set()
-        while rclpy.ok() and not node.stop.is_set():
+        while rclpy.ok() and not (node.stop.is_set() and node.may_end()):
             try:
                 executor.round(0.1)
             except RCLError as error:

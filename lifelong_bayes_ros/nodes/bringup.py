@@ -65,6 +65,7 @@ class Bringup:
         self.processes: dict[str, subprocess.Popen] = {}
         self.exit_codes: dict[str, int] = {}  # of processes that have ended
         self._active: set[str] = set()
+        self._since: dict[str, int] = {}  # bytes of each log that tell of earlier processes
         self._lock: IO | None = None
         self._environment = dict(os.environ)
         if private:
@@ -124,11 +125,30 @@ class Bringup:
         Raises:
             UserError: as for `start`.
         """
-        self._launch(next(start for start in self.starts if start.node.name == name))
+        self._active.discard(name)
+        self._launch(self._start(name))
         if not self.common.autostart:
             return
         self._transition([name], Transition.TRANSITION_CONFIGURE, CONFIGURE_SECONDS)
         self._activate(name)
+
+    def again(self, name: str) -> bool:
+        """Whether a node that has ended may be started once more."""
+        return self._start(name).node.again
+
+    def give_up(self, name: str) -> None:
+        """Go on without a node that has ended."""
+        self.starts.remove(self._start(name))
+        self._active.discard(name)
+        for known in (self.processes, self.exit_codes):
+            known.pop(name)
+        for start in self.starts:
+            peers = start.parameters.get('wait_for', '').split(',')
+            if name in peers:
+                start.parameters['wait_for'] = ','.join(p for p in peers if p != name)
+
+    def _start(self, name: str) -> Start:
+        return next(start for start in self.starts if start.node.name == name)
 
     def _activate(self, name: str) -> None:
         self._transition([name], Transition.TRANSITION_ACTIVATE, SECONDS)
@@ -145,6 +165,7 @@ class Bringup:
         for key, value in parameters.items():
             arguments += ['-p', f'{key}:={json.dumps(value)}']
         with (self.logs / f'{start.node.name}.log').open('ab') as log:
+            self._since[start.node.name] = log.tell()
             self.processes[start.node.name] = subprocess.Popen(
                 [sys.executable, '-m', start.node.module, '--ros-args', *arguments],
                 stdin=subprocess.DEVNULL,
@@ -228,8 +249,9 @@ class Bringup:
         return f'{name} {how}; its log: {self.reason(name) or "empty"}'
 
     def reason(self, name: str) -> str:
-        """The last error in a node's log, or the end of it."""
-        lines = (self.logs / f'{name}.log').read_text(errors='replace').splitlines()
+        """The last error in the log of a node's process, or the end of it."""
+        told = (self.logs / f'{name}.log').read_bytes()[self._since[name] :]
+        lines = told.decode(errors='replace').splitlines()
         faults = [i for i, line in enumerate(lines) if '[ERROR]' in line or '[FATAL]' in line]
         return '\n'.join(lines[faults[-1] :] if faults else lines[-20:])
 
@@ -327,8 +349,13 @@ def up(
                     if bringup.exit_codes[name] == 0 and settings.get('shutdown_at_end'):
                         print(f'{name} has come to its end', flush=True)
                         return 0
-                    print(f'{bringup.obituary(name)}\nstarting it again', file=sys.stderr)
-                    bringup.restart(name)
+                    print(bringup.obituary(name), file=sys.stderr)
+                    if bringup.again(name):
+                        print('starting it again', file=sys.stderr, flush=True)
+                        bringup.restart(name)
+                    else:
+                        print(f'going on without {name}', file=sys.stderr, flush=True)
+                        bringup.give_up(name)
         except KeyboardInterrupt:
             print('ending', flush=True)
     return 0

@@ -71,9 +71,13 @@ class LearnerNode(BaseNode):
         self.unsaved = ''  # why the state could not be kept the last time
         self.learner = self._new_learner()
         if self.learner.dynamics.spec.fingerprint != self.spec.fingerprint:
+            what, mend = 'the prior was made', 'pre-train it again'
+            if self.resumed:
+                what = f'parameter state_dir: {self.folder} was learned'
+                mend = 'give the folder of this robot, or begin anew with resume:=false'
             raise UserError(
-                f'the prior was made for robot {self.learner.dynamics.spec.name!r} with other '
-                f'channels, actions or period than {self.value("robot")!r}; pre-train it again'
+                f'{what} for robot {self.learner.dynamics.spec.name!r} with other channels, '
+                f'actions or period than {self.value("robot")!r}; {mend}'
             )
         self._check_outcomes()
         self.learner.learning = self.value('learning')
@@ -147,7 +151,9 @@ class LearnerNode(BaseNode):
     # ------------------------------------------------------------------ start
     def _new_learner(self) -> Learner:
         device = usable_device(self.value('device'))
-        if self.folder is not None and self.value('resume') and (self.folder / STATE).exists():
+        keeps = self.folder is not None and self.value('resume')
+        self.resumed = keeps and (self.folder / STATE).exists()
+        if self.resumed:
             learner = load_state(self.folder, device, self.value('lockstep'))
             self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
             return learner

@@ -32,7 +32,7 @@ from ..learning.policy_thread import due
 from ..memory.regimes import NEW
 from ..robot.transitions import State, StateAssembler
 from . import qos, topics
-from .base import ERROR, OK, SEED, WARN, BaseNode, Parameter, run
+from .base import ERROR, LIMITS, OK, SEED, WARN, BaseNode, Parameter, run
 from .choices import choice_to_msg
 from .codecs import (
     action_to_msg,
@@ -44,10 +44,13 @@ from .codecs import (
 )
 from .forecaster import Forecaster
 from .goals import read_goal
+from .kept import Kept
 
 torch.set_num_threads(1)
 
-LIMITS = 'limits.'  # prefix of the parameters of the operator's ranges
+CAREFUL = 0.99  # authority below which it is said
+NOT_YET = 'not enabled yet'
+STOPPED = 'stopped'  # name of the reason of a stop among what is kept
 MANY, FEW = 0.1, 5  # share of late plans from which on it is said, of more ticks than a few
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -57,9 +60,10 @@ class Policy(BaseNode):
 
     In lockstep a state waits for the belief that knows of it, and for its plan. Otherwise the
     policy acts at once, the last plan answers where the new one is late, and a watchdog sends the
-    safe action, then nothing, when no state comes in. A goal that is refused changes nothing.
-    Where the robot file wants a policy posterior, it publishes what its planner chooses, for the
-    learner to learn from, and acts by the posterior that comes of it.
+    safe action, then nothing, when no state comes in. A goal that is refused changes nothing. A
+    stop and limits that an operator gave hold on in a process that is started in the place of
+    this one. Where the robot file wants a policy posterior, it publishes what its planner
+    chooses, for the learner to learn from, and acts by the posterior that comes of it.
     """
 
     NAME = 'policy'
@@ -89,12 +93,17 @@ class Policy(BaseNode):
         self.acts_at_start = self.value('enabled_at_start') and self.value('enabled')
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
+        self.kept = Kept(self)
+        self.limits = self.kept.read()  # that an operator gave while running
+        if stopped := self.limits.pop(STOPPED, ''):
+            self.safety.stop(stopped)
         self.controller: Controller | None = None
         self.deadline: Deadline | None = None
         self.prior_id = ''
         self.belief: Belief | None = None
         self.newest_head: Any = None  # message, kept until its trunk is here
         self.next_trunk: tuple[str, Dynamics] | None = None  # kept until its head is here
+        self.anew = False  # whether the learner began anew, and its head is still to come
         self.own_beta: float | None = None  # the planner's, before a parameter changed it
         self.newest_policy: Any = None  # message, kept until its trunk is here
         self.seconds: deque[float] = deque(maxlen=200)
@@ -130,19 +139,36 @@ class Policy(BaseNode):
 
     def activate(self) -> None:
         self._forget()
-        if self.acts_at_start:
-            self.safety.enable()
-        else:
-            self.safety.stop('not enabled yet')
+        if not (self.acts_at_start or self.safety.stopped):
+            self.safety.stop(NOT_YET)
         self._tell_enabled()
 
     def deactivate(self) -> None:
         self._settle()
         self.forecaster.settle()
+        last = self.assembler.last
+        if last is not None and not (self.lockstep or self.safety.stopped):
+            # The last command must not stay in force. A simulation in lockstep just waits.
+            known = self.controller is not None and self.belief is not None
+            self._send_safe(
+                last.stamp_ns,
+                self.controller.safe_action(last, self.belief)
+                if known
+                else self.safety.safe_action(),
+            )
+
+    def destroy_node(self) -> None:
+        """An orderly end: nothing is kept for another process."""
+        if hasattr(self, 'kept'):
+            self.kept.forget()
+        super().destroy_node()
 
     def change(self, name: str, value: Any) -> None:
         if name.startswith(LIMITS):
             self._narrow({name: value})
+            if self.active:
+                self.limits[name] = value
+                self._keep()
         if not hasattr(self, 'controller'):
             return  # taken up when configured
         if name == 'enabled' and self.active and value == bool(self.safety.stopped):
@@ -185,6 +211,10 @@ class Policy(BaseNode):
                 if not self.has_parameter(row.name):
                     self.declare_parameter(row.name, row.default, row.descriptor())
         self._narrow({})
+        self._name_unknown_parameters(LIMITS)
+        for name, value in self.limits.items():
+            if self.has_parameter(name):
+                self.set_parameters([RosParameter(name, value=value)])
 
     def _narrow(self, news: dict[str, float]) -> None:
         ends = {'low': [], 'high': []}
@@ -209,7 +239,8 @@ class Policy(BaseNode):
         self.refusal = ''  # why the goal that came last was refused
         self.conservative = ''  # why authority is held down
         self.silence = ''  # why the last tick ended without a command
-        self.held: State | None = None  # in lockstep: the state that waits for its belief
+        self.held: State | None = None  # in lockstep: the state that waits for its belief,
+        self.unawaited: State | None = None  # and one that will never have it
         self.answer: tuple[Any, Any] | None = None  # the messages sent last,
         self.answered_ns = -1  # and the stamp of the state that they answer
         self.heard_at = time.monotonic()  # when a new state came in
@@ -283,7 +314,7 @@ class Policy(BaseNode):
             return
         prior_id = fingerprint(prior)
         if prior_id == self.prior_id:  # the learner was started again
-            self.next_trunk = None
+            self.next_trunk, self.anew = None, True
             return
         # Goal, cost and limits are those of the robot file here, not of the one pre-trained with.
         dynamics = replace(dynamics, spec=self.spec)
@@ -312,7 +343,7 @@ class Policy(BaseNode):
 
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
-        first = self.belief is None
+        before, first = self.belief, self.belief is None
         try:
             self.belief = decode_belief(data, self.prior_id, 'belief/head')
         except UserError:
@@ -324,6 +355,10 @@ class Policy(BaseNode):
             self.controller.adopt(dynamics)
             self.prior_id, self.next_trunk = prior_id, None
             self._catch_up()
+        if before is not None and (self.anew or self.belief.stamp_ns < before.stamp_ns):
+            # What leads to the state that waits came while the learner was away.
+            self.unawaited = self.held
+        self.anew = False
         if first and self.deadline is not None:
             self._settle()
             self.deadline.warm(self.belief)
@@ -354,7 +389,7 @@ class Policy(BaseNode):
 
     def _unlearned(self, belief: Belief, state: State) -> bool:
         """Whether a belief, or a policy posterior, that lockstep waits for has not come."""
-        if belief.stamp_ns < state.stamp_ns:
+        if belief.stamp_ns < state.stamp_ns and state is not self.unawaited:
             return True
         if self.choices is None:
             return False
@@ -419,7 +454,7 @@ class Policy(BaseNode):
         self.counts['late plans'] += act.late
         self.counts['alone'] += act.alone
         self.counts['stale belief'] += act.stale
-        self.conservative = _why_careful(act, belief)
+        self.conservative = _why_careful(act, belief, self.spec.safety.ood.begin)
         if act.spread is not None and self.uncertainty.get_subscription_count():
             command = controller.safety.last if act.command is None else act.command
             outcomes = outcome_channels(controller.dynamics, belief, state.x, command)
@@ -511,6 +546,7 @@ class Policy(BaseNode):
         if wanted:
             self._begin()
             self.safety.enable()
+            self._keep()
         else:
             self._stop(reason)
 
@@ -520,6 +556,20 @@ class Policy(BaseNode):
         self.counts[reason] += 1
         self._follow(None)  # a trajectory must not go on somewhere in its middle
         self._act_if_due()
+        self._keep()
+
+    def _keep(self) -> None:
+        """What an operator told us must hold on in a process that takes our place."""
+        stopped = (
+            {STOPPED: self.safety.stopped} if self.safety.stopped not in ('', NOT_YET) else {}
+        )
+        try:
+            self.kept.write({**self.limits, **stopped})
+        except OSError as error:
+            self.get_logger().error(
+                f'{self.kept.path}: {error.strerror}; a stop and limits given now end with this '
+                'process; free the disk'
+            )
 
     # ------------------------------------------------------------------ goals
     def _on_goal(self, message: Any) -> None:
@@ -546,13 +596,15 @@ class Policy(BaseNode):
         return wanted is not None and wanted.required and self.goal is None
 
 
-def _why_careful(act: Act, belief: Belief) -> str:
+def _why_careful(act: Act, belief: Belief, far: float) -> str:
+    """Why authority is held down; `far`: the out-of-distribution score from which it is."""
     if act.stale:
         return 'the belief is stale'
-    if act.plan is None or act.authority >= 1.0:
+    if act.plan is None or act.authority >= CAREFUL:
         return ''
-    known = act.spread is None or belief.regimes.get(NEW, 0.0) < 0.5
-    return 'far from what it was trained on' if known else 'in an unknown regime'
+    if act.spread is not None and act.spread.ood > far:
+        return 'far from what it was trained on'
+    return f'the regime is unknown ({belief.regimes.get(NEW, 0.0):.0%})'
 
 
 def _spread_table(ahead: Forecast) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from .topics import Topic, type_name
 
 DEPTH = 1000  # messages that may wait while the disk is busy
 FLUSH_SECONDS = 1.0  # what a crash may cost
+REQUESTS = 5  # for the state at the start, one per FLUSH_SECONDS
 LEAST_FREE = 1_000_000_000  # bytes of disk below which it warns
 ERROR = DiagnosticStatus.ERROR
 LOST_START = 'no copy of what the learner knew before'
@@ -52,6 +54,9 @@ class Recorder(BaseNode):
         Parameter('out', '', 'folder of the bag; must not exist yet'),
         Parameter('file_megabytes', 512, 'size from which the next file is begun', 1, 65536),
         Parameter('save_state', True, 'copy what the learner knew before into the bag'),
+        Parameter(
+            'last_words', 3.0, 'seconds to go on at the end while the learner does', 0.0, 60.0
+        ),
     )
 
     def configure(self) -> None:
@@ -77,10 +82,14 @@ class Recorder(BaseNode):
         self.save = self.create_client(Trigger, 'learner/save')
         self._owned.append((self.destroy_client, self.save))
         self.every(FLUSH_SECONDS, self._flush)
+        self.every(FLUSH_SECONDS, self._request)
 
     def activate(self) -> None:
         self.last_ns = 0
-        self.begun = self.asked = self.copied = False  # hearing a belief, for a state, and it
+        # Whether a belief was heard, a state is wanted, and it was copied or cannot be.
+        self.begun = self.asked = self.copied = False
+        self.requests: list[Any] = []  # for the state
+        self.ends_at: float | None = None  # when to end at the latest, once that is wanted
         recorded = {
             topic.name: Recorded(
                 self.resolve_topic_name(topic.name), type_name(topic), _offered(topic.qos)
@@ -102,6 +111,15 @@ class Recorder(BaseNode):
         if self.writer is not None and not self.trouble:
             self._attempt_to(self.writer.close)
         self.writer = None
+
+    def may_end(self) -> bool:
+        """Not before the learner has said its last, as all end at once; but soon."""
+        if not self.active or not self.count_publishers(topics.EVENT.name):
+            return True
+        now = time.monotonic()
+        if self.ends_at is None:
+            self.ends_at = now + self.value('last_words')
+        return now >= self.ends_at
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         free = shutil.disk_usage(self.out).free
@@ -146,11 +164,22 @@ class Recorder(BaseNode):
         """Of a learner that knew something before."""
         head = deserialize_message(message, topics.HEAD.type)
         self.asked = self.value('save_state') and _learned_until(head) > 0
-        if self.asked:
-            self.save.call_async(Trigger.Request()).add_done_callback(self._on_saved)
+        self._request()
+
+    def _request(self) -> None:
+        """Ask until there is an answer: what a service is asked before it is there gets lost."""
+        if self.copied or not self.asked or any(call.done() for call in self.requests):
+            return
+        if len(self.requests) == REQUESTS:
+            self.copied = True
+            self.skip(LOST_START, f'the learner does not answer; {FROM_PRIOR}')
+        elif self.save.service_is_ready():
+            self.requests.append(self.save.call_async(Trigger.Request()))
+            self.requests[-1].add_done_callback(self._on_saved)
 
     def _on_saved(self, answer: Any) -> None:
-        if not answer.result().success:
+        if not answer.result().success and not self.copied:
+            self.copied = True
             self.skip(LOST_START, f'{answer.result().message}; {FROM_PRIOR}')
 
     def _copy_state(self, message: bytes) -> None:

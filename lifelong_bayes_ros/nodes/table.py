@@ -5,6 +5,7 @@ Plain data without ROS: launch files, `bringup` and the command line all start n
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -58,6 +59,7 @@ class NodeEntry:
     when: str = ''  # setting without which it is not started
     unless: str = ''  # setting with which it is not
     control: bool = False  # the robot waits for it
+    again: bool = True  # whether it is started again when it has died
 
     @property
     def module(self) -> str:
@@ -143,7 +145,8 @@ class Common:
 
 TABLE = (  # in the order of activation
     NodeEntry('uncertainty_viz', ('robot', 'rate'), when='viz'),
-    NodeEntry('recorder', ('robot', 'out'), when='out'),
+    # What a recorder that died has written stays as it is: another one takes another folder.
+    NodeEntry('recorder', ('robot', 'out'), when='out', again=False),
     NodeEntry(
         'learner',
         ('robot', 'seed', 'prior', 'state_dir', 'resume', 'device', 'lockstep', 'learning'),
@@ -191,7 +194,8 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     chooses those that run on this machine, see `chosen`; the others are waited for all the same.
 
     Raises:
-        UserError: unknown life, node or core, or nothing is left to start, or no core.
+        UserError: unknown life, node or core, nothing or no core is left, a setting that no node
+            started takes, or `out` exists.
         KeyError: unknown setting.
     """
     unknown = set(settings) - {setting.name for setting in SETTINGS}
@@ -206,12 +210,16 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
         for entry in TABLE
         if (not entry.when or settings.get(entry.when)) and not settings.get(entry.unless)
     ]
+    _check_use(settings, entries)
     if settings.get('sim') or settings.get('bag'):
         values['wait_for'] = ','.join(entry.name for entry in entries)
     here = [entry for entry in entries if entry in chosen(nodes)]
     if not here:
         wanted = ', '.join(f'{e.name} by {e.when}' for e in chosen(nodes))
         raise UserError(f'nodes: {nodes!r} leaves nothing to start; ask for {wanted}')
+    out = Path(settings.get('out') or '')
+    if any(entry.name == 'recorder' for entry in here) and out.exists():
+        raise UserError(f'out: {str(out)!r} is there already; give a folder that is not')
     found = [
         Start(entry, {k: v for k, v in values.items() if k in (*entry.settings, 'wait_for')})
         for entry in here
@@ -221,6 +229,39 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
         for start in found:
             start.parameters['cpus'] = own if start.node.control else rest
     return found
+
+
+def _check_use(settings: Mapping[str, Any], entries: Iterable[NodeEntry]) -> None:
+    """Refuse what only nodes take that nothing starts."""
+    for name in settings:
+        takers = [entry for entry in TABLE if name in entry.settings]
+        if takers and all(e.when for e in takers) and not set(takers) & set(entries):
+            nodes = ' or '.join(f'{e.name}, by {e.when}' for e in takers)
+            raise UserError(
+                f'{name}: is of no use without {nodes}; give that, too, or leave it out'
+            )
+
+
+def check_words(words: Iterable[str], file: str) -> None:
+    """Refuse arguments `name:=value` that `launch` would drop without a word.
+
+    Args:
+        words: of the command line. One that names a launch file that is not ours may have
+            arguments of its own.
+        file: one of our launch files.
+
+    Raises:
+        UserError: a name is not known.
+    """
+    given = [Path(word).resolve() for word in words if word.endswith('.launch.py')]
+    if PACKAGE not in words and Path(file).resolve().parent not in [p.parent for p in given]:
+        return
+    known = [s.name for s in (*SETTINGS, *COMMON)] + ['schedule']
+    for name in [word.partition(':=')[0] for word in words if ':=' in word]:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            mend = f'did you mean {near[0]}?' if near else 'ros2 launch ... --show-args lists them'
+            raise UserError(f'{name}: there is no such argument; {mend}')
 
 
 def remappings(namespace: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:

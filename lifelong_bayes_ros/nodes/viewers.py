@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from ..errors import UserError
 from ..paths import share_dir
 from .table import NAMESPACE, Common
 
+CLOCK = '/clock'
 
-def commands(common: Common, rviz: str = '', plotjuggler: str = '') -> list[tuple[list[str], str]]:
+
+def commands(
+    common: Common, rviz: str = '', plotjuggler: str = '', clock: str = CLOCK
+) -> list[tuple[list[str], str]]:
     """For RViz and for PlotJuggler the words of a command, or none and the reason.
 
     Args:
         common: namespace of the nodes and whose time is theirs.
         rviz: view in the place of the shipped one.
         plotjuggler: layout in the place of the shipped one, if there is one.
+        clock: topic of the time.
 
     Raises:
         UserError: a file that was given does not exist.
     """
     view = _file(rviz, 'lifelong.rviz')
     layout = _file(plotjuggler, '*plotjuggler*.xml')
+    if layout and common.namespace != NAMESPACE:
+        layout = _moved_layout(layout, common.namespace)
     return [
-        _command('rviz2', ['-d', str(view), '--ros-args', *_moved(view, common)]),
+        _command('rviz2', ['-d', str(view), '--ros-args', *_moved(view, common, clock)]),
         _command('plotjuggler', ['-l', str(layout)] if layout else []),
     ]
 
@@ -43,10 +51,20 @@ def _command(program: str, arguments: list[str]) -> tuple[list[str], str]:
     return [program, *arguments], ''
 
 
-def _moved(view: Path, common: Common) -> list[str]:
+def _moved(view: Path, common: Common, clock: str) -> list[str]:
     """Arguments that take the topics of a view, which are in our namespace, to another one."""
     arguments = ['-p', f'use_sim_time:={str(common.use_sim_time).lower()}']
+    if clock != CLOCK:
+        arguments += ['-r', f'{CLOCK}:={clock}']
     if common.namespace != NAMESPACE:
         for name in sorted(set(re.findall(rf'{NAMESPACE}(/[\w/]+)', view.read_text()))):
             arguments += ['-r', f'{NAMESPACE}{name}:={common.namespace}{name}']
     return arguments
+
+
+def _moved_layout(layout: Path, namespace: str) -> Path:
+    """A copy of a layout, which PlotJuggler cannot be told to move, in another namespace."""
+    text = re.sub(rf'{NAMESPACE}(?=/)', namespace, layout.read_text())
+    copy = Path(tempfile.mkdtemp(prefix='lifelong_bayes_')) / layout.name
+    copy.write_text(text)
+    return copy
