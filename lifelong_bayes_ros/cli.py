@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import threads  # noqa: F401  isort: skip  (before numpy)
-from . import memory_commands, policy_commands, robot_commands, watch_commands
-from .errors import UserError
+from . import arguments, memory_commands, policy_commands, robot_commands, watch_commands
+from .errors import UserError, of_a_path
 
 console = Console(stderr=True)
 
@@ -25,7 +26,7 @@ console = Console(stderr=True)
 @contextmanager
 def status_bar() -> Iterator[Any]:
     """A progress bar on stderr that shows what is going on: call it with (what, share)."""
-    columns = (TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn('{task.description}', markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task('starting', total=1.0)
 
@@ -78,17 +79,26 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
+def methods_given(text: str) -> list[str]:
+    """The methods that `--methods` names."""
+    from .experiments.agents import methods_named
+
+    try:
+        return methods_named(text)
+    except UserError as error:
+        raise UserError(f'--{error}') from None
+
+
 def demo(args: argparse.Namespace) -> int:
     """Run the main job."""
     from .experiments.demo import run_demo
 
-    out = Path(args.out or f'out/demo-{args.robot}-{args.seed}')
+    out = args.out or Path(f'out/demo-{args.robot}-{args.seed}')
     return run_demo(args.robot, args.seed, out, args.realtime, args.late_budget, args.json)
 
 
 def life(args: argparse.Namespace) -> int:
     """Run lives without ROS."""
-    from .experiments.agents import methods_named
     from .experiments.lives import life_command
     from .experiments.schedule import life_names
 
@@ -99,9 +109,9 @@ def life(args: argparse.Namespace) -> int:
         report = life_command(
             chosen or [name for name in life_names() if '/' not in name],
             seeds_of(args.seeds),
-            args.out and Path(args.out),
+            args.out,
             status,
-            methods_named(args.methods),
+            methods_given(args.methods),
             args.jobs,
             args.ray,
             lambda line: console.print(line, highlight=False, markup=False),
@@ -128,12 +138,12 @@ def pretrain(args: argparse.Namespace) -> int:
     from .robot.spec import load_robot
 
     meta = {'config': vars(SCRATCH)}
-    if args.bag:
-        prior, remark = pretrain_from_bags([Path(b) for b in args.bag.split(',')], args)
+    if args.bag is not None:
+        prior, remark = pretrain_from_bags(args.bag, args)
     else:
         with status_bar() as status:
             prior, remark = prior_or_broad(
-                load_robot(args.robot or 'quad'),
+                load_robot('quad' if args.robot is None else args.robot),
                 args.seed,
                 progress=lambda share, what: status(what, share),
             )
@@ -144,7 +154,7 @@ def pretrain(args: argparse.Namespace) -> int:
     if remark:
         console.print(remark, highlight=False, markup=False)
     if args.out:
-        write_atomically(Path(args.out), encode_prior(prior, **meta))
+        write_atomically(args.out, encode_prior(prior, **meta))
         print(args.out)
     return 0
 
@@ -157,7 +167,7 @@ def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any,
     from .robot.spec import load_robot
 
     config = PretrainConfig()
-    spec = load_robot(args.robot) if args.robot else recorded_spec(bags[0])
+    spec = recorded_spec(bags[0]) if args.robot is None else load_robot(args.robot)
     with status_bar() as status:
 
         def progress(share: float, what: str) -> None:
@@ -184,11 +194,11 @@ def replay(args: argparse.Namespace) -> int:
         from .experiments.compare import compare_command
 
         with status_bar() as status:
-            report = compare_command(Path(args.bag), args.method, status)
+            report = compare_command(args.bag, args.method, status)
         return deliver(report, args.json)
 
     with status_bar() as status:
-        outcome = replay_bag(Path(args.bag), args.out and Path(args.out), status)
+        outcome = replay_bag(args.bag, args.out, status)
     if args.json:
         print(json.dumps(outcome))
     else:
@@ -218,7 +228,7 @@ def up(args: argparse.Namespace) -> int:
     texts['realtime'] = texts['realtime'] or texts['sim']
     common = parse_common({s.name: texts[s.name] for s in COMMON})
     settings = parse_settings({s.name: texts[s.name] for s in SETTINGS})
-    return start(settings, common, args.domain_id, Path(args.logs))
+    return start(settings, common, args.domain_id, args.logs)
 
 
 def bench(args: argparse.Namespace) -> int:
@@ -255,7 +265,7 @@ def bench_lives(args: argparse.Namespace) -> int:
         raise UserError(f'--jobs {jobs}: give at least 1')
     measure = risk_report if args.what == 'risk' else policy_report
     with status_bar() as status:
-        report = measure(status, seeds_of(args.seeds or '10'), args.out and Path(args.out), jobs)
+        report = measure(status, seeds_of(args.seeds or '10'), args.out, jobs)
     return deliver(report, args.json)
 
 
@@ -264,7 +274,6 @@ STREAM_DEFAULTS = {'methods': 'all', 'seeds': '10', 'jobs': 1, 'out': 'out/bench
 
 def bench_stream(args: argparse.Namespace) -> int:
     """Compare methods on open-loop streams."""
-    from .experiments.agents import methods_named
     from .experiments.bench_stream import stream_command, stream_tables
 
     chosen = {
@@ -274,7 +283,7 @@ def bench_stream(args: argparse.Namespace) -> int:
         raise UserError(f'--jobs {chosen["jobs"]}: give at least 1')
     with status_bar() as status:
         report = stream_command(
-            methods_named(chosen['methods']),
+            methods_given(chosen['methods']),
             seeds_of(chosen['seeds']),
             Path(chosen['out']),
             status,
@@ -312,9 +321,14 @@ def parser() -> argparse.ArgumentParser:
         default='quad',
         help='simulated robot: quad, arm, six_axis, diffdrive, base or cartpole (default quad)',
     )
-    sub.add_argument('--seed', type=int, default=0, help='seed of every random stream (default 0)')
     sub.add_argument(
-        '--out', help='folder for report, bag and state (default out/demo-ROBOT-SEED)'
+        '--seed', type=arguments.seed, default=0, help='seed of every random stream (default 0)'
+    )
+    sub.add_argument(
+        '--out',
+        type=arguments.path,
+        help='folder for report, bag and state, new or of an earlier demo '
+        '(default out/demo-ROBOT-SEED)',
     )
     sub.add_argument(
         '--realtime',
@@ -323,7 +337,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         '--late-budget',
-        type=float,
+        type=arguments.share,
         default=0.05,
         help='with --realtime: share of control steps that may come late (default 0.05)',
     )
@@ -349,7 +363,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         '--ray', metavar='ADDRESS', help='run on this Ray cluster instead; `local` starts one here'
     )
-    sub.add_argument('--out', help='folder for results and pictures; a run found there is kept')
+    sub.add_argument(
+        '--out',
+        type=arguments.path,
+        help='folder for results and pictures; a run found there is kept',
+    )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
     sub = command(
@@ -364,17 +382,24 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         '--bag',
+        type=arguments.paths,
         help='MCAP bag folders, comma-separated, that hold the topic `transition` of '
         'transition_streamer, recorded under all conditions that the robot will meet',
     )
-    sub.add_argument('--seed', type=int, default=0)
-    sub.add_argument('--out', help='also write the prior to this file (.safetensors)')
+    sub.add_argument('--seed', type=arguments.seed, default=0)
+    sub.add_argument(
+        '--out', type=arguments.path, help='also write the prior to this file (.safetensors)'
+    )
 
     sub = command(
         'replay', replay, 'learn from a recorded bag, without ROS, and compare posteriors'
     )
-    sub.add_argument('bag', help='MCAP bag folder, e.g. out/demo-quad-0/bag')
-    sub.add_argument('--out', help='write the learned state to this folder')
+    sub.add_argument('bag', type=arguments.path, help='MCAP bag folder, e.g. out/demo-quad-0/bag')
+    sub.add_argument(
+        '--out',
+        type=arguments.path,
+        help='write the learned state to this folder; must not exist yet',
+    )
     sub.add_argument(
         '--method',
         metavar='M',
@@ -396,8 +421,13 @@ def parser() -> argparse.ArgumentParser:
             help=setting.description,
             **flag,
         )
-    sub.add_argument('--logs', default='out/up', help='folder of the logs (default out/up)')
-    sub.add_argument('--domain-id', type=int, help='ROS domain (default: ROS_DOMAIN_ID)')
+    sub.add_argument(
+        '--logs',
+        type=arguments.path,
+        default='out/up',
+        help='folder of the logs (default out/up)',
+    )
+    arguments.add_domain_id(sub)
 
     sub = command('bench', bench, 'measure, beside the bar that each figure has to meet')
     sub.add_argument(
@@ -432,6 +462,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         '--out',
+        type=arguments.path,
         help='stream, policy, risk: folder of results; a run found there is kept '
         '(default out/bench/...)',
     )
@@ -441,20 +472,46 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; a user's mistake ends with status 2 and no traceback."""
-    args = parser().parse_args(argv)
-    import torch
-
-    torch.set_num_threads(1)
+    args = argparse.Namespace(command='')
     try:
-        return args.function(args)
+        parser().parse_args(argv, args)
+        import torch
+
+        torch.set_num_threads(1)
+        code = args.function(args)
+        sys.stdout.flush()  # what it meets is told here, not at exit
+        return code
     except UserError as error:
-        # What it says may look like markup, e.g. the name of an extra.
-        said = escape(str(error))
-        console.print(f'[red]lifelong-bayes {args.command}:[/red] {said}', highlight=False)
-        return 2
+        return refuse(args.command, error)
+    except BrokenPipeError:  # nobody reads on, e.g. `| head`
+        _drop_stdout()
+        return 141
+    except OSError as error:
+        told = of_a_path(error)
+        if told is None:
+            raise
+        _drop_stdout()
+        return refuse(args.command, told)
     except KeyboardInterrupt:
         console.print('interrupted')
         return 130
+
+
+def refuse(command: str, error: UserError) -> int:
+    """Say what was wrong; returns the exit status."""
+    # What it says may look like markup, e.g. the name of an extra.
+    said = escape(str(error))
+    console.print(f'[red]lifelong-bayes {command}:[/red] {said}', highlight=False)
+    return 2
+
+
+def _drop_stdout() -> None:
+    """Let what is left in its buffer go nowhere, where it could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):  # it may be no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == '__main__':

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from . import arguments
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -20,14 +19,19 @@ def register(command: Command) -> None:
         learn_policy,
         "learn a policy posterior from the planner's choices in a bag, without ROS",
     )
-    sub.add_argument('bag', help='MCAP bag folder that holds the topic `choice`')
+    sub.add_argument(
+        'bag', type=arguments.path, help='MCAP bag folder that holds the topic `choice`'
+    )
     sub.add_argument(
         '--state',
+        type=arguments.path,
         required=True,
         help='state directory to keep it in; one that is there is gone on with',
     )
     sub.add_argument('--robot', help='robot name or robot file (default: the recorded one)')
-    sub.add_argument('--seed', type=int, help='of one that begins (default: as recorded)')
+    sub.add_argument(
+        '--seed', type=arguments.seed, help='of one that begins (default: as recorded)'
+    )
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
 
@@ -36,10 +40,8 @@ def learn_policy(args: argparse.Namespace) -> int:
     from .cli import status_bar
     from .experiments.replay_policy import replay_policy
 
-    if args.seed is not None and args.seed < 0:
-        raise UserError(f'--seed {args.seed}: give 0 or more')
     with status_bar() as status:
-        outcome = replay_policy(Path(args.bag), Path(args.state), args.robot, args.seed, status)
+        outcome = replay_policy(args.bag, args.state, args.robot, args.seed, status)
     if args.json:
         print(json.dumps(outcome))
         return 0

@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from . import arguments
 from .errors import UserError
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -27,9 +29,7 @@ def register(command: Command) -> None:
     )
     sub.set_defaults(function=check)
     sub.add_argument('file', metavar='FILE', help='robot file, or the name of a shipped robot')
-    sub.add_argument(
-        '--namespace', default='/lifelong', help='namespace of the nodes (default /lifelong)'
-    )
+    arguments.add_namespace(sub)
     sub.add_argument('--json', action='store_true', help='print one JSON object')
 
     sub = parts.add_parser(
@@ -37,23 +37,29 @@ def register(command: Command) -> None:
     )
     sub.set_defaults(function=init)
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument('--from-bag', metavar='BAG', help='folder of a recorded bag')
+    source.add_argument(
+        '--from-bag', metavar='BAG', type=arguments.path, help='folder of a recorded bag'
+    )
     source.add_argument('--from-topics', action='store_true', help='listen to the running robot')
     sub.add_argument(
-        '--seconds', type=float, default=5.0, help='how long to listen to topics (default 5)'
+        '--seconds',
+        type=arguments.within(float, 0, 3600),
+        default=5.0,
+        help='how long to listen to topics (default 5)',
     )
-    sub.add_argument('--domain-id', type=int, help='ROS domain (default: ROS_DOMAIN_ID)')
+    arguments.add_domain_id(sub)
     sub.add_argument('--name', default='my_robot', help='name of the robot (default my_robot)')
-    sub.add_argument('--out', help='file to write (default NAME.yaml)')
+    sub.add_argument('--out', type=arguments.path, help='file to write (default NAME.yaml)')
     sub.add_argument('--force', action='store_true', help='write over a file that is there')
 
 
 def check(args: argparse.Namespace) -> int:
     """Tell what a robot file leads to."""
-    from .robot.check import report
-    from .robot.spec import load_robot
+    from .robot.check import check_model, report
+    from .robot.spec import load_robot, robot_file
 
     spec = load_robot(args.file)
+    check_model(spec, robot_file(args.file))
     found = report(spec, args.namespace)
     found['sizes'] |= _belief_sizes(spec)
     if args.json:
@@ -75,7 +81,7 @@ def _belief_sizes(spec: Any) -> dict[str, int]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    out = Console()
+    out = Console(markup=False, emoji=False)  # units such as [m] are none
     rate = f'{1 / found["period"]:g} Hz'
     out.print(f'robot {found["robot"]}: control at {rate}, frame {found["frame"]}')
     for c in found['connections']:
@@ -100,7 +106,8 @@ def _print(found: dict[str, Any]) -> None:
         f'{sizes["bytes"] / 1e6:.1f} MB for its covariance'
     )
     for warning in found['warnings']:
-        out.print(f'[yellow]warning[/yellow] {warning}', highlight=False, soft_wrap=True)
+        said = Text.assemble(('warning', 'yellow'), f' {warning}')
+        out.print(said, soft_wrap=True)
     out.print('valid' + (f', {len(found["warnings"])} warnings' if found['warnings'] else ''))
 
 
@@ -109,16 +116,20 @@ def init(args: argparse.Namespace) -> int:
     from .experiments.observed import observe_bag
     from .learning.store import write_atomically
     from .robot.draft import draft
+    from .robot.draft_text import name_of
     from .robot.spec import parse_robot
 
-    path = Path(args.out or f'{args.name}.yaml')
+    if args.name != name_of(args.name):
+        raise UserError(
+            f'--name {args.name!r}: give a name of letters, digits and _ that begins with a '
+            f'letter, e.g. {name_of(args.name)}'
+        )
+    path = args.out or Path(f'{args.name}.yaml')
     if path.exists() and not args.force:
         raise UserError(f'{path} is there already; give another --out, or --force')
-    if args.from_bag:
-        seen = observe_bag(Path(args.from_bag))
+    if args.from_bag is not None:
+        seen = observe_bag(args.from_bag)
     else:
-        if not 0 < args.seconds <= 3600:
-            raise UserError(f'--seconds {args.seconds:g}: give seconds up to 3600')
         try:
             from .nodes.discover import observe_topics
         except ImportError as error:
@@ -128,10 +139,7 @@ def init(args: argparse.Namespace) -> int:
         seen = observe_topics(args.seconds, args.domain_id)
     text = draft(seen, args.name)
     parse_robot(text, 'the file to be written')
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from None
+    write_atomically(path, text.encode())
     print(path)
     print(f'edit what is marked EDIT, then: lifelong-bayes robot check {path}')
     return 0

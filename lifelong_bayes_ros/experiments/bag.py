@@ -20,11 +20,31 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.codec import decode_prior
 from ..learning.report import Event
+from ..nodes.bag_writer import METADATA, UNFINISHED
 from .salvage import is_finished, salvage
 
 if TYPE_CHECKING:
     from .life import Trace
 
+# What the topics of the graph are, by the last parts of their names.
+TYPES = {
+    'transition': 'std_msgs/msg/Float32MultiArray',
+    'episode': 'std_msgs/msg/String',
+    'belief/trunk': 'std_msgs/msg/UInt8MultiArray',
+    'belief/head': 'std_msgs/msg/UInt8MultiArray',
+    'belief/memory': 'std_msgs/msg/Float32MultiArray',
+    'belief/policy': 'std_msgs/msg/UInt8MultiArray',
+    'learner_state': 'sensor_msgs/msg/JointState',
+    'event': 'std_msgs/msg/String',
+    'choice': 'std_msgs/msg/Float32MultiArray',
+    'uncertainty': 'sensor_msgs/msg/JointState',
+    'plan': 'std_msgs/msg/Float32MultiArray',
+    'uncertainty/plan': 'std_msgs/msg/Float32MultiArray',
+    'sim_robot/regime': 'std_msgs/msg/String',
+    'markers': 'visualization_msgs/msg/MarkerArray',
+    'predicted_path': 'nav_msgs/msg/Path',
+    'memory_map': 'sensor_msgs/msg/PointCloud2',
+}
 # What rosbags raises on files that are not bags, or only parts of one.
 DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, TypeError, KeyError, struct.error)
 
@@ -41,8 +61,26 @@ class Bag:
         return {name: info.msgcount for name, info in self.reader.topics.items()}
 
     def has(self, ending: str) -> bool:
-        """Whether a topic ends so."""
-        return any(name.endswith('/' + ending) for name in self.reader.topics)
+        """Whether a topic ends so, and is of the graph's type."""
+        return bool(self._chosen(ending))
+
+    def lack(self, *endings: str) -> str:
+        """What there is in the place of topics that end so."""
+        wanted = 'has no topic ' + ' or '.join(f'`{ending}`' for ending in endings)
+        for c in self.reader.connections:
+            for ending in endings:
+                if c.topic.endswith(f'/{ending}') and ending in TYPES:
+                    return f'{wanted} of {TYPES[ending]}: {c.topic} is of {c.msgtype}'
+        return f'{wanted}, only {", ".join(sorted(self.reader.topics)) or "nothing"}'
+
+    def _chosen(self, *endings: str) -> dict[tuple[str, str], str]:
+        """Topics that end so, with their types, and what they end with."""
+        return {
+            (c.topic, c.msgtype): ending
+            for c in self.reader.connections
+            for ending in endings
+            if c.topic.endswith(f'/{ending}') and c.msgtype == TYPES.get(ending, c.msgtype)
+        }
 
     def messages(self, *endings: str) -> Iterator[tuple[str, Any]]:
         """(ending, message) of the topics that end so, in the order received.
@@ -60,21 +98,13 @@ class Bag:
 
     def raw(self, *endings: str) -> Iterator[tuple[str, Callable[[], Any], int]]:
         """As `timed`, but each message comes as a function that reads it: most are not wanted."""
-        chosen = {
-            c.topic: ending
-            for c in self.reader.connections
-            for ending in endings
-            if c.topic.endswith('/' + ending)
-        }
+        chosen = self._chosen(*endings)
         if not chosen:
-            raise UserError(
-                f'{self.path}: no topic ends with {" or ".join(endings)}; it holds '
-                f'{", ".join(sorted(self.reader.topics)) or "nothing"}'
-            )
-        connections = [c for c in self.reader.connections if c.topic in chosen]
+            raise UserError(f'{self.path}: {self.lack(*endings)}')
+        connections = [c for c in self.reader.connections if (c.topic, c.msgtype) in chosen]
         for connection, received, data in self.reader.messages(connections=connections):
             read = partial(self.reader.deserialize, data, connection.msgtype)
-            yield chosen[connection.topic], read, received
+            yield chosen[connection.topic, connection.msgtype], read, received
 
     def prior(self) -> tuple[Prior, dict[str, Any]]:
         """The prior that the recorded learner started from, and its settings."""
@@ -90,13 +120,14 @@ def open_bag(path: Path) -> Iterator[Bag]:
     One that its recorder did not finish, or is still writing, is read as far as it goes.
 
     Raises:
-        UserError: it does not exist or is not a readable bag.
+        UserError: it does not exist, is not a readable bag, or holds several.
     """
     if not path.exists():
         raise UserError(f'{path}: no such bag; give the folder that holds metadata.yaml')
+    folder = _folder(path)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            files = _whole_files(path, Path(temporary))
+            files = _whole_files(folder, Path(temporary))
             reader = AnyReader(files, default_typestore=get_typestore(Stores.ROS2_JAZZY))
             reader.open()
         except DAMAGED as error:
@@ -105,19 +136,40 @@ def open_bag(path: Path) -> Iterator[Bag]:
                 'files'
             ) from None
         try:
-            yield Bag(reader, path)
+            yield Bag(reader, folder)
         finally:
             reader.close()
 
 
+def _folder(path: Path) -> Path:
+    """The bag in a path: itself, or the only one in the folders of it, as in that of a demo."""
+    if path.is_file() or _is_bag(path):
+        return path
+    bags = sorted(part for part in path.glob('*/') if _is_bag(part))
+    if len(bags) > 1:
+        raise UserError(f'{path}: holds several bags, {", ".join(map(str, bags))}; give one')
+    if not bags:
+        raise UserError(
+            f'{path}: not a readable bag: neither {METADATA} nor an MCAP file is in it; give the '
+            'folder that they are in'
+        )
+    return bags[0]
+
+
+def _is_bag(folder: Path) -> bool:
+    return (folder / METADATA).is_file() or bool(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The MCAP files of a bag, with the one that is being written."""
+    return sorted([*folder.glob('*.mcap'), *folder.glob(f'{UNFINISHED}/*.mcap')])
+
+
 def _whole_files(path: Path, temporary: Path) -> list[Path]:
     """What to read of a bag: itself, or its files, with copies of those that were not finished."""
-    if path.is_file():
-        files = [path]
-    else:
-        files = sorted([*path.glob('*.mcap'), *path.glob('*/*.mcap')])
+    files = [path] if path.is_file() else _files(path)
     finished = {file: is_finished(file) for file in files}
-    if all(finished.values()) and (path / 'metadata.yaml').is_file():
+    if all(finished.values()) and (path / METADATA).is_file():
         return [path]
     whole = []
     for number, (file, good) in enumerate(finished.items()):

@@ -23,11 +23,13 @@ from .bag import read_trace
 from .life import Trace
 from .lives import result, run_baselines, run_ours
 from .metrics import summarise
+from .page import PAGE, PICTURE, REPORT
 from .priors import prior_for
 from .report import draw_life, print_summary
 from .schedule import Life, load_life
 
 STALL = 60.0  # s of wall time without a step after which the run is given up
+MARK = '.lifelong-bayes-demo'  # file that a demo writes first: it may clear that folder later
 EPISODES = 2  # consolidations that a demo must have seen
 
 
@@ -123,7 +125,7 @@ def run_demo(
             others = pending.get()
     report, code = _report(spec, life, seed, out, others, realtime, late, late_budget)
     report['seconds'] = time.perf_counter() - started
-    write_atomically(out / 'report.json', json.dumps(report).encode())
+    write_atomically(out / REPORT, json.dumps(report).encode())
     if as_json:
         print(json.dumps(report))
     for fault in report['faults']:
@@ -140,14 +142,21 @@ def _compare(spec: RobotSpec, life: Life, seed: int) -> dict[str, Trace]:
 
 
 def _clear(out: Path) -> None:
-    """Make room for a new run, but only where an earlier run of ours was."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    ours = {'report.png', 'report.json', 'bag', 'state', 'log'}
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in ours)
-    if foreign:
+    """Make room for a new run, but only where an earlier one was; what others put there stays.
+
+    Raises:
+        UserError: something is there, and no demo has made that folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mark = out / MARK
+    if not mark.is_file() and (foreign := sorted(p.name for p in out.iterdir())):
         raise UserError(f'{out} holds {foreign[0]!r}, which is not of a demo; give another --out')
-    shutil.rmtree(out)
+    mark.touch()
+    for name in ('bag', 'state', 'log'):
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for name in (REPORT, 'report.png', PAGE, PICTURE):
+        (out / name).unlink(missing_ok=True)
 
 
 def _through_ros(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
-from ..robot.observation import COMMAND_TYPES, STATE_TYPES, Seen
+from ..robot.observation import COMMAND_TYPES, STATE_TYPES, Seen, in_robot_time
 from .bag import DAMAGED, open_bag
 
 
@@ -29,4 +29,5 @@ def observe_bag(path: Path) -> list[Seen]:
                 topics[connection.topic].add(message, stamp_ns * 1e-9)
         except DAMAGED as error:
             raise UserError(f'{path}: not readable to its end ({error}); record it anew') from None
+    in_robot_time(topics.values())
     return list(topics.values())

@@ -24,6 +24,9 @@ from .bag import Bag, open_bag
 from .draw import DPI, GROUND, SIZE, close_up, frames, paint
 from .replay import Status
 
+PAGE = 'report.html'
+PICTURE = 'report-bag.png'  # beside a demo's own report.png
+REPORT = 'report.json'  # of a demo
 SHOWN = 40  # events listed
 CONSIDERED = ('shift', 'soft_shift', 'recall', 'new_regime', 'guard', 'adopted', 'rolled_back')
 STYLE = """
@@ -64,7 +67,7 @@ def read_story(bag: Bag, path: Path) -> Story:
     story = Story()
     wanted = [t for t in ('learner_state', 'uncertainty', 'event') if bag.has(t)]
     if 'learner_state' not in wanted:
-        raise UserError(f'{path}: has no topic `learner_state`; record all topics of the nodes')
+        raise UserError(f'{path}: {bag.lack("learner_state")}; record all topics of the nodes')
     for kind, message in bag.messages(*wanted):
         if kind == 'event':
             story.events.append(json.loads(message.data))
@@ -138,12 +141,20 @@ def write_page(run: Path, out: Path | None, method: str | None, status: Status) 
         status: progress.
 
     Raises:
-        UserError: no bag there, or nothing of a learner in it.
+        UserError: no bag there, nothing of a learner in it, or a picture without a page has the
+            name.
     """
     path = run / 'bag' if (run / 'bag').is_dir() else run
-    out = out or (run if run.is_dir() else run.parent) / 'report.html'
+    out = out or (run if run.is_dir() else run.parent) / PAGE
     if out.suffix.lower() not in ('.html', '.htm'):
         raise UserError(f'--out {out}: must end with .html')
+    picture = out.with_suffix('.png')
+    if picture.name == 'report.png' and (run / REPORT).is_file():
+        picture = out.with_name(PICTURE)  # a demo has drawn its own
+    if picture.exists() and not out.exists():
+        raise UserError(
+            f'--out {out}: its picture would be written over {picture}; give another name'
+        )
     compared = None
     if method:
         from .compare import compare_command
@@ -160,14 +171,11 @@ def write_page(run: Path, out: Path | None, method: str | None, status: Status) 
         if figure is not None:
             images[what] = _png(figure, figure.get_facecolor())
             plt.close(figure)
-    picture = out.with_suffix('.png')
-    if picture.name == 'report.png' and (run / 'report.json').is_file():
-        picture = out.with_name('report-bag.png')  # a demo has drawn its own
     judged = _judged(run)
     facts = _facts(story, spec, judged)
     text = _page(path, story, facts, images, compared)
-    write_atomically(picture, images['over time'])
     write_atomically(out, text.encode())
+    write_atomically(picture, images['over time'])
     return {'command': f'report {run}', 'page': str(out), 'picture': str(picture), **facts}
 
 
@@ -179,7 +187,7 @@ def _png(figure: plt.Figure, ground: Any) -> bytes:
 
 def _judged(run: Path) -> dict[str, Any]:
     """What a demo found out about itself."""
-    file = run / 'report.json'
+    file = run / REPORT
     try:
         found = json.loads(file.read_text('utf-8')) if file.is_file() else {}
     except ValueError:

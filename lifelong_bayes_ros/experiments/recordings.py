@@ -92,9 +92,8 @@ def read_segments(
 def _transitions(bag: Bag, spec: RobotSpec) -> Iterator[Transition]:
     if not bag.has(TOPIC):
         raise UserError(
-            f'{bag.path}: has no topic `{TOPIC}`, only '
-            f'{", ".join(sorted(bag.topics())) or "nothing"}; record what '
-            'transition_streamer makes of the sensors, live or from a bag that is played to it'
+            f'{bag.path}: {bag.lack(TOPIC)}; record what transition_streamer makes of the '
+            'sensors, live or from a bag that is played to it'
         )
     for _, message in bag.messages(TOPIC):
         try:

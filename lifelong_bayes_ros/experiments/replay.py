@@ -13,7 +13,7 @@ from ..dynamics.model import Prior
 from ..errors import UserError
 from ..learning.learner import Learner
 from ..learning.settings import LearnerConfig
-from ..learning.store import START, STATE_FOLDER, load_state, save_state
+from ..learning.store import START, STATE_FOLDER, load_state, save_new
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
@@ -117,13 +117,13 @@ def recording(bag: Bag, path: Path) -> Recording:
     total = next((n for name, n in bag.topics().items() if name.endswith('/transition')), 0)
     if total == 0:
         raise UserError(f'{path}: holds no transitions; record the topic `transition`')
-    file = path / STATE_FOLDER / START
+    file = bag.path / STATE_FOLDER / START
     try:
         start = json.loads(file.read_text('utf-8')) if file.is_file() else None
     except ValueError as error:
         raise UserError(f'{file}: damaged ({error}); delete {file.parent}') from None
     return Recording(
-        path,
+        bag.path,
         bag,
         prior,
         LearnerConfig(**meta['config']),
@@ -139,7 +139,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
 
     Args:
         path: bag folder.
-        out: folder for the learned state, or None.
+        out: folder for the learned state, which must not exist yet, or None.
         status: progress.
 
     Returns:
@@ -150,8 +150,10 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         than the learner: a state does not hold the short window of its last steps).
 
     Raises:
-        UserError: no bag, or it holds no trunk or no transitions.
+        UserError: no bag, or it holds no trunk or no transitions, or `out` exists.
     """
+    if out is not None and out.exists():
+        raise UserError(f'--out {out}: is there already; give a folder that is not')
     with open_bag(path) as bag:
         recorded = recording(bag, path)
         learner, digests, orders = recorded.learner(), recorded.digests, recorded.orders
@@ -172,7 +174,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         spec = recorded.spec
     if out is not None:
-        save_state(learner, out)
+        save_new(learner, out)
     digest = learner.digest()
     return {
         'command': f'replay {path}',

@@ -17,6 +17,8 @@ from ..robot.spec import load_robot
 from .bag import open_bag
 from .lives import Status
 
+MEND = 'record with `policy: {learn: true}` in the robot file'
+
 
 def replay_policy(
     path: Path, state: Path, robot: str | None, seed: int | None, status: Status
@@ -44,8 +46,9 @@ def replay_policy(
         if robot is not None:
             dynamics = replace(dynamics, spec=load_robot(robot))
         senses = Senses(dynamics)
-        messages = bag.messages('choice') if bag.has('choice') else ()
-        choices = [choice_wire.decode(senses, m) for _, m in messages]
+        if not bag.has('choice'):
+            raise UserError(f'{path}: {bag.lack("choice")}; {MEND}')
+        choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
         recorded = {}
         if bag.has('belief/policy'):
             messages = [m for _, m in bag.messages('belief/policy')]
@@ -54,10 +57,7 @@ def replay_policy(
             if known and known[0].version == 0:  # it began with this bag
                 recorded = {p.stamp_ns: data for p, data in zip(known, found, strict=True)}
     if not choices:
-        raise UserError(
-            f'{path}: holds no choices of a planner; record with `policy: {{learn: true}}` in the '
-            'robot file'
-        )
+        raise UserError(f'{path}: holds no choices of a planner; {MEND}')
     resumed = (state / POLICY).is_file()
     learner = load_policy(state, senses) if resumed else PolicyLearner(senses, seed=seed)
     before = learner.log_likelihood(choices)

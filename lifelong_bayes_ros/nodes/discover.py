@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from ..errors import UserError
-from ..robot.observation import Seen
+from ..robot.observation import Seen, in_robot_time
 from .commands import COMMAND_TYPES
 from .executor import Executor
 from .topics import STATE_TYPES
@@ -56,6 +56,7 @@ def observe_topics(seconds: float, domain_id: int | None = None) -> list[Seen]:
             f'no topic of state or commands was found, only {", ".join(others)}; start the robot, '
             'and give the ROS domain that it is in'
         )
+    in_robot_time(found.values())
     return list(found.values())
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ..errors import UserError
+from . import mjcf
 from .channels import DIFFERENCE, Channel
 from .command import TRAJECTORY
 from .messages import JOINT_STATE, ODOMETRY, POSE
 from .spec import RobotSpec
+from .yamltext import line_of
 
 SENSOR_QOS = 'best effort, volatile, keep last 200'
 COMMAND_QOS = 'reliable, volatile, keep last 1'
@@ -76,6 +82,26 @@ def full_name(topic: str, namespace: str) -> str:
     if topic.startswith('/'):
         return topic
     return '/' + '/'.join(filter(None, (namespace.strip('/'), topic)))
+
+
+def check_model(spec: RobotSpec, file: Path) -> None:
+    """Look at the model that a robot is drawn with; one that only learns is loaded without.
+
+    Raises:
+        UserError: it cannot be read, or has no such `tip`; names file, line and key.
+    """
+    if spec.view is None or spec.view.model is None:
+        return
+    key = 'view.model'
+    try:
+        model = mjcf.load_model(spec.view.model)
+        if spec.view.tip is not None:
+            key = 'view.tip'
+            model.site(spec.view.tip)
+    except UserError as error:
+        line = line_of(yaml.compose(file.read_text('utf-8'), yaml.SafeLoader), key.split('.'))
+        said = str(error).removeprefix(f'{key}: ')
+        raise UserError(f'{file}:{line}: {key}: {said}') from None
 
 
 def warnings(spec: RobotSpec) -> list[str]:

@@ -150,8 +150,8 @@ def load_model(name: str) -> Model:
     path = find_model(name)
     try:
         return parse_model(path.read_text('utf-8'), str(path))
-    except OSError as error:
-        raise UserError(f'view.model: {path}: cannot be read ({error})') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'view.model: {path}: cannot be read as text ({error})') from None
 
 
 def parse_model(text: str, where: str = 'MJCF') -> Model:

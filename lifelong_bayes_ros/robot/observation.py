@@ -23,8 +23,8 @@ MOST = 20_000  # messages of a topic that are kept
 class Seen:
     """A topic: its messages of the state and command types, and who is at its ends.
 
-    `times` are arrivals in seconds; `taken` tells that somebody other than a recorder listens,
-    `given` that somebody publishes, where that is known.
+    `times` are arrivals in seconds, see `in_robot_time`; `taken` tells that somebody other than a
+    recorder listens, where that is known.
     """
 
     topic: str
@@ -51,6 +51,29 @@ class Seen:
         """Frame of the header, if there is one."""
         header = getattr(self.messages[0], 'header', None) if self.messages else None
         return header.frame_id if header is not None else ''
+
+
+def in_robot_time(topics: Iterable[Seen]) -> None:
+    """Count times as the stamps of headers do: a simulated robot may run slower than its recorder.
+
+    Topics with stamps get those as their times; arrivals of others are stretched as those were.
+    """
+    speeds, others = [], []
+    for seen in topics:
+        stamps = [_stamp(message) for message in seen.messages]
+        if stamps and stamps[-1] > stamps[0] and seen.times[-1] > seen.times[0]:
+            speeds.append((stamps[-1] - stamps[0]) / (seen.times[-1] - seen.times[0]))
+            seen.times = stamps
+        else:
+            others.append(seen)
+    for seen in others if speeds else ():
+        seen.times = [t * float(np.median(speeds)) for t in seen.times]
+
+
+def _stamp(message: Any) -> float:
+    """Seconds of the header; 0: there is none, or nobody has filled it."""
+    header = getattr(message, 'header', None)
+    return 0.0 if header is None else header.stamp.sec + 1e-9 * header.stamp.nanosec
 
 
 @dataclass(frozen=True)

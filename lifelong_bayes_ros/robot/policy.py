@@ -21,7 +21,7 @@ class PolicySettings(Section):
     alone: bool = False
     learn: bool = False
     spread: Positive = 0.15
-    proposals: Annotated[int, Field(ge=1)] = 9
+    proposals: Annotated[int, Field(ge=1, le=1000)] = 9
 
     @property
     def used(self) -> bool:

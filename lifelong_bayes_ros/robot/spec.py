@@ -116,14 +116,14 @@ class Planning(Section):
 
     optimizer: Literal['mppi', 'icem'] = 'mppi'
     through: Literal['mean', 'draw', 'all'] = 'mean'
-    draws: Annotated[int, Field(ge=1)] = 8
+    draws: Annotated[int, Field(ge=1, le=1000)] = 8
     beta: NonNegative = 0.0
     careful: NonNegative = 1.0
     engine: Literal['native', 'numpy', 'torch'] = 'native'
 
-    candidates: Annotated[int, Field(ge=2)] = 192
-    horizon: Annotated[int, Field(ge=1)] = 20
-    iterations: Annotated[int, Field(ge=1)] = 1
+    candidates: Annotated[int, Field(ge=2, le=100_000)] = 192
+    horizon: Annotated[int, Field(ge=1, le=1000)] = 20
+    iterations: Annotated[int, Field(ge=1, le=100)] = 1
     noise: Annotated[float, Field(gt=0, le=2)] = 0.3
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.7
     colour: NonNegative | None = None
@@ -355,12 +355,11 @@ def robot_names() -> list[str]:
     return sorted(p.stem for p in files if p.stem != 'template')
 
 
-def load_robot(robot: str | Path) -> RobotSpec:
-    """Load a shipped robot by name, or a robot file by path.
+def robot_file(robot: str | Path) -> Path:
+    """The file of a shipped robot by name, or a path as it is.
 
     Raises:
-        UserError: unknown robot, unreadable file, unknown key, wrong type or value; names file,
-            line, key, value and mend.
+        UserError: there is none.
     """
     text = str(robot)
     if text.endswith(('.yaml', '.yml')) or '/' in text:
@@ -374,6 +373,17 @@ def load_robot(robot: str | Path) -> RobotSpec:
                 f'unknown robot {text!r}; shipped robots are {", ".join(robot_names())}, '
                 'or give the path of a robot file (.yaml)'
             )
+    return path
+
+
+def load_robot(robot: str | Path) -> RobotSpec:
+    """Load a shipped robot by name, or a robot file by path.
+
+    Raises:
+        UserError: unknown robot, unreadable file, unknown key, wrong type or value; names file,
+            line, key, value and mend.
+    """
+    path = robot_file(robot)
     try:
         text = path.read_text('utf-8')
     except (OSError, UnicodeDecodeError) as error:

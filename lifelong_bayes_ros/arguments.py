@@ -1,0 +1,88 @@
+"""Types of command line arguments: what several commands take, checked before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def within(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], Any]:
+    """The type of a number from `low` to `high`."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            what = 'whole number' if kind is int else 'number'
+            raise argparse.ArgumentTypeError(f'{text!r}: give a {what} from {low} to {high}')
+        return value
+
+    return read
+
+
+seed = within(int, 0, 2**32 - 1)
+share = within(float, 0, 1)
+seconds = within(float, 0, 10**9)
+
+
+def path(text: str) -> Path:
+    """A path; an empty one would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError('is empty; give a path')
+    return Path(text)
+
+
+def paths(text: str) -> list[Path]:
+    """Paths, comma-separated, none of them twice."""
+    found = [path(part) for part in text.split(',')]
+    known = {}
+    for one in found:
+        other = known.setdefault(one.resolve(), one)
+        if other is not one:
+            raise argparse.ArgumentTypeError(f'{other} and {one} are the same; give it once')
+    return found
+
+
+def namespace(text: str) -> str:
+    """A ROS namespace, with its leading slash."""
+    from .nodes.table import parse_common
+
+    try:
+        return parse_common({'namespace': text}).namespace
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix('namespace: ')) from None
+
+
+def domain_id(text: str) -> int:
+    """A ROS domain: the ports of higher ones are none."""
+    try:
+        return within(int, 0, 232)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f'{error}, here or in ROS_DOMAIN_ID') from None
+
+
+def add_domain_id(sub: argparse.ArgumentParser) -> None:
+    """Add `--domain-id`; what the environment says is checked as well."""
+    sub.add_argument(
+        '--domain-id',
+        type=domain_id,
+        default=os.environ.get('ROS_DOMAIN_ID') or None,
+        help='ROS domain, 0 to 232 (default: ROS_DOMAIN_ID)',
+    )
+
+
+def add_namespace(sub: argparse.ArgumentParser) -> None:
+    """Add `--namespace`."""
+    sub.add_argument(
+        '--namespace',
+        type=namespace,
+        default='/lifelong',
+        help='namespace of the nodes (default /lifelong)',
+    )
