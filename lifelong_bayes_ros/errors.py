@@ -20,7 +20,9 @@ MENDS = {
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), 'a folder is needed there; give another path'),
     errno.EISDIR: 'a file is needed there; give another path',
 }
-TEMPORARY = re.compile(r'\.(.+)\.\d+')  # what a file is called while it is written
+TEMPORARY = re.compile(
+    r'\.(.+)\.(?:\d+|partial(\.\w+)?)'
+)  # what a file is called while it is written
 
 
 def of_a_path(error: OSError) -> UserError | None:
@@ -34,6 +36,7 @@ def of_a_path(error: OSError) -> UserError | None:
     if isinstance(path, str | os.PathLike):
         folder, name = os.path.split(path)
         written = TEMPORARY.fullmatch(name)
-        path = os.path.join(folder, written[1]) if written else path
+        if written:
+            path = os.path.join(folder, written[1] + (written[2] or ''))
         return UserError(f'{path}: {said}; {mend}')
     return UserError(f'{said}; {mend}') if error.errno in FULL else None

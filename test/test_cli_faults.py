@@ -97,6 +97,8 @@ def test_a_full_disk_is_told_without_a_path_and_a_fault_of_ours_is_not_hidden():
     assert of_a_path(OSError(errno.EBADF, 'Bad file descriptor')) is None
     other = OSError(errno.EISDIR, 'Is a directory', '/there/.a.1', None, '/there/a')
     assert str(of_a_path(other)).startswith('/there/a: Is a directory')
+    for written in ('/there/.a.png.4711', '/there/.a.partial.png'):  # while it is being written
+        assert str(of_a_path(OSError(errno.EACCES, 'no', written))).startswith('/there/a.png: no')
 
 
 def test_where_nothing_can_be_written_a_command_says_so(tmp_path, capsys):
