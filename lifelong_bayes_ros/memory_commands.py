@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .errors import UserError
 
@@ -101,7 +102,7 @@ def regimes(args: argparse.Namespace) -> int:
     for r in listed:
         name = f'{r["name"]} (now)' if r['live'] else r['name']
         numbers = (r['transitions'], r['remembered'], _ranges(r['episodes']), r['bytes'] // 1000)
-        table.add_row(name, *map(str, numbers), r['note'])
+        table.add_row(name, *map(str, numbers), Text(r['note']))
     Console().print(table)
     return 0
 
@@ -132,7 +133,7 @@ def memory_map(args: argparse.Namespace) -> int:
     if not args.out and not args.json:
         raise UserError('give a picture to write with --out map.png, or --json, or both')
     learner = load_state(Path(args.state))
-    found = memorable(learner.dynamics, learner.library)
+    found = memorable(learner.dynamics, learner.library, learner.family)
     if args.out:
         from .experiments.memory_picture import draw
 

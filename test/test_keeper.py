@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.blr import Gaussian
 from lifelong_bayes_ros.dynamics.head import Head
+from lifelong_bayes_ros.dynamics.model import Dynamics
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import store
@@ -30,10 +31,15 @@ from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, consolidation, score
 from lifelong_bayes_ros.memory.regimes import Library, Regime
-from lifelong_bayes_ros.memory.reservoir import Reservoir
+from lifelong_bayes_ros.memory.reservoir import Reservoir, Sample
 from lifelong_bayes_ros.memory.rows import Rows
-from lifelong_bayes_ros.memory.sensitivity import memorable, sensitivity, trajectory
-from lifelong_bayes_ros.memory.tape import Hold, Join, Tape, Widen
+from lifelong_bayes_ros.memory.sensitivity import (
+    Sensitivity,
+    memorable,
+    sensitivity,
+    trajectory,
+)
+from lifelong_bayes_ros.memory.tape import Hold, Join, Tape, Widen, merge
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import (
     HOME,
@@ -221,8 +227,13 @@ def test_episodes_after_a_restart_get_numbers_of_their_own(state):
 def test_leave_one_out_from_the_posterior_equals_true_refits(seed, count):
     rng = np.random.default_rng(seed)
     theta = DYNAMICS.nominal_theta + 0.3 * rng.standard_normal(DYNAMICS.size)
-    stream_ = linear_samples(DYNAMICS, theta, NOISE, seed)
-    samples = [s for s, _ in zip(stream_, range(count), strict=False)]
+    samples = []
+    for s in linear_samples(DYNAMICS, theta, NOISE, seed + 1):
+        off = DYNAMICS.target(s.x, s.x_next) - DYNAMICS.design(s.x, s.u, s.past) @ theta
+        if np.abs(off).max() < 1:  # else it turned so far that its angle was wrapped
+            samples.append(s)
+        if len(samples) == count:
+            break
 
     def fit(some):
         head = Head(PRIOR, FIXED)
@@ -230,28 +241,97 @@ def test_leave_one_out_from_the_posterior_equals_true_refits(seed, count):
             head = observe(DYNAMICS, head, sample, FIXED)
         return head
 
-    seen = sensitivity(fit(samples), Rows.of(DYNAMICS, samples))
-    assert seen.exact.all()
-    for i in rng.choice(count, 3, replace=False):
-        without = fit(samples[:i] + samples[i + 1 :]).posterior.mean.numpy()
-        whole = fit(samples).posterior.mean.numpy()
-        s = samples[i]
-        h, y = DYNAMICS.design(s.x, s.u, s.past), DYNAMICS.target(s.x, s.x_next)
-        sd = np.sqrt(NOISE)
-        np.testing.assert_allclose(seen.deviation[i], h @ (without - whole) / sd, atol=1e-7)
-        np.testing.assert_allclose(seen.left_out[i], (y - h @ without) / sd, atol=1e-7)
+    rows = Rows.of(DYNAMICS, samples)
+    left, _, held = rows.left_out(fit(samples))
+    assert held.mean() > 0.9
+    for i in rng.choice(np.flatnonzero(held), 3, replace=False):
+        without = fit(samples[:i] + samples[i + 1 :])
+        np.testing.assert_allclose(left[i], rows.residual(without.posterior)[i], atol=1e-7)
+
+
+def test_what_leaving_a_transition_out_would_do_equals_refits_of_its_tape():
+    learner = lived(episodes=EPISODES[:2])
+    dynamics, family = learner.dynamics, learner.family
+    for regime in learner.library.regimes[1:]:
+        seen = sensitivity(dynamics, regime, family)
+        assert seen.exact.all()
+        on_tape = {id(s) for s in regime.tape.samples()}
+        for i, sample in enumerate(regime.reservoir.samples):
+            if id(sample) not in on_tape:  # it came when something else was learned
+                assert not seen.deviation[i].any()
+            elif i % 20 == 0:
+                without = refit_without(dynamics, family, regime.tape, sample)
+                assert_moved(dynamics, seen, i, regime, without)
+
+
+def refit_without(dynamics: Dynamics, family: Gaussian, tape: Tape, left: Sample) -> Head:
+    """The head of a tape with a transition left out, its noise as if it were there."""
+    head = without = tape.start
+    for operation in tape:
+        one = replace(tape, start=head, operations=[operation], length=1)
+        after = one.run(dynamics, family)
+        if isinstance(operation, Join):
+            other = operation.other
+            learned = refit_without(dynamics, family, other, left)
+            without = merge(without, learned, other.prior(family))
+        elif operation is not left:
+            one = replace(one, start=without.replace(noise=head.noise))
+            without = one.run(dynamics, family)
+        head = after
+    return without
+
+
+def assert_moved(dynamics: Dynamics, seen: Sensitivity, i: int, regime: Regime, without: Head):
+    sample = regime.reservoir.samples[i]
+    design = dynamics.design(*(a.astype(float) for a in (sample.x, sample.u, sample.past)))
+    moved = design @ (without.posterior.mean - regime.head.posterior.mean).numpy()
+    moved = moved / np.sqrt(regime.head.noise.variance)
+    np.testing.assert_allclose(seen.deviation[i], moved, atol=1e-8)
+
+
+def test_a_transition_that_cannot_be_taken_out_moves_at_most_its_residual():
+    learner = lived()
+    regime = learner.library.regimes[1]
+    for tape in (regime.tape.cut(regime.head), Tape(regime.head)):
+        seen = sensitivity(learner.dynamics, replace(regime, tape=tape), learner.family)
+        assert not seen.exact.any()
+        size = np.linalg.norm(seen.residual, axis=1)
+        assert (np.linalg.norm(seen.deviation, axis=1) <= size).all()
+        assert np.sum(seen.deviation * seen.residual) < 0  # away from what it showed
+
+
+def test_memory_that_was_merged_can_be_left_out_too():
+    first, second = regime('r1', 1, 60), regime('r2', 4, 60, plant=1)
+    reservoir = first.reservoir.merged(second.reservoir, np.random.default_rng(0))
+    tape = first.tape.add(Join(second.tape), Widen(0.1))
+    both = Regime('r1', tape.run(DYNAMICS, PRIOR), reservoir, tape)
+    seen = sensitivity(DYNAMICS, both, PRIOR)
+    assert seen.exact.all() and (seen.size > 0).all()
+    for i in range(0, len(reservoir.samples), 5):
+        without = refit_without(DYNAMICS, PRIOR, tape, reservoir.samples[i])
+        assert_moved(DYNAMICS, seen, i, both, without)
+
+
+def test_a_row_that_was_never_learned_does_not_explode():
+    samples = [next(linear_samples(DYNAMICS, DYNAMICS.nominal_theta + 0.1, NOISE, 2))]
+    rows = Rows.of(DYNAMICS, samples)
+    # Its leverage is just below the noise, as if it were within the posterior.
+    noise = np.full(6, np.linalg.eigvalsh(rows.leverage(PRIOR)).max() * 1.001)
+    left, _, held = rows.left_out(Head(PRIOR, Noise.start(noise, noise)))
+    assert not held.any()
+    np.testing.assert_allclose(left, rows.residual(PRIOR))
 
 
 def test_the_most_memorable_transition_is_the_one_that_was_spoilt():
-    head, reservoir = Head(PRIOR, FIXED), Reservoir(300)
+    head, reservoir, tape = Head(PRIOR, FIXED), Reservoir(300), Tape(Head(PRIOR, FIXED))
     stream_ = linear_samples(DYNAMICS, DYNAMICS.nominal_theta, NOISE, 0)
     for i, sample in zip(range(300), stream_, strict=False):
         spoilt = replace(sample, x_next=sample.x_next + (i == 31) * 30 * DYNAMICS.scale)
-        head = observe(DYNAMICS, head, spoilt, FIXED)
+        head, tape = observe(DYNAMICS, head, spoilt, FIXED), tape.add(spoilt)
         reservoir.add(spoilt, np.random.default_rng(0))
     nominal = Regime('nominal', Head(PRIOR, FIXED), Reservoir(1))
-    library = Library([nominal, Regime('r1', head, reservoir)], 1)
-    found = memorable(DYNAMICS, library)
+    library = Library([nominal, Regime('r1', head, reservoir, tape)], 1)
+    found = memorable(DYNAMICS, library, PRIOR)
     assert [m.deviation for m in found] == sorted((m.deviation for m in found), reverse=True)
     first = max(found, key=lambda m: m.surprise)
     assert (first.sample.stamp_ns, first.kind) == (31, 'unpredictable')
@@ -487,6 +567,13 @@ def run(*arguments, code: int = 0) -> None:
 
 def printed(capsys):
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_note_says_what_was_written_whatever_it_is(state, tmp_path, capsys):
+    for note in ('odd[/b]', '[red]', r'$\bad$\['):
+        run('regimes', state, '--note', f'r1={note}')
+        assert note in capsys.readouterr().out
+        run('memory-map', state, '--out', tmp_path / 'map.svg')
 
 
 def test_an_operator_names_regimes_and_keeps_notes(state, capsys):

@@ -103,7 +103,9 @@ def _scatter(
         dot = plt.Line2D([], [], marker=markers[name], linestyle='', color='#333333', label=label)
         handles.append(dot)
     place = {'loc': 'lower center', 'bbox_to_anchor': (0.5, 1.0), 'ncols': 2}
-    axes.legend(handles=handles, frameon=False, **place)
+    legend = axes.legend(handles=handles, frameon=False, **place)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _moment(
@@ -131,11 +133,13 @@ def _moment(
     axes.set_yticks([])
     axes.set_ylim(-0.15, 1.15)
     axes.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    about = '' if one.exact else 'about '
     axes.set_title(
         f'{place}  {one.kind}: {_title(library, one.regime)}, episode {one.sample.episode}, '
-        f'{now * 1e-9:.2f} s; moved its prediction by {one.deviation:.1f} noise sd',
+        f'{now * 1e-9:.2f} s; moves its prediction by {about}{one.deviation:.2g} noise sd',
         fontsize=9,
         loc='left',
+        parse_math=False,
     )
     if last:
         axes.set_xlabel('seconds from the moment (shaded)')

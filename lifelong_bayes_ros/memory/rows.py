@@ -20,6 +20,8 @@ from ..dynamics.head import EVIDENCE_DOF, EVIDENCE_TEMPER, Head, student_t
 from ..dynamics.model import DELAYS, Dynamics
 from .reservoir import Sample
 
+UNLIKE = 4.0  # times its variance: mean squared residual that a row within a posterior has not
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -76,17 +78,22 @@ class Rows:
     def left_out(self, head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """How a head would meet each row had it not learned from it, from its posterior alone.
 
-        Taking row i out of N(m, Σ) gives the residual R (R − V)⁻¹ e and the predictive covariance
-        R (R − V)⁻¹ R, exactly (`memory.sensitivity`).
+        Taking row i out of N(m, Σ) that holds it with the noise R gives the residual R (R − V)⁻¹ e
+        and the predictive covariance R (R − V)⁻¹ R. Of a row that is held, the residual e has the
+        covariance R − V: one that is `UNLIKE` that, or whose leverage is not below the noise, was
+        learned with another noise or has worn away; R (R − V)⁻¹ would make much of little there.
 
         Returns:
-            Residuals [m, ds], predictive covariances [m, ds, ds], and which rows the posterior may
-            hold [m]: of the others, whose leverage is not below the noise, there is nothing to
-            take out and they are met as they are.
+            Residuals [m, ds], predictive covariances [m, ds, ds], and which rows seem held [m]: of
+            the others there is nothing to take out and they are met as they are.
         """
         v, e = self.leverage(head.posterior), self.residual(head.posterior)
         r = np.diag(head.noise.variance)
-        held = np.linalg.eigvalsh(r - v)[:, 0] > 0
+        values, vectors = np.linalg.eigh(r - v)
+        held = values[:, 0] > 0
+        within = (e[held, None] @ vectors[held])[:, 0]
+        square = np.square(within) / values[held]
+        held[held] = square.mean(axis=1) <= UNLIKE
         s = v + r
         s[held] = r @ np.linalg.solve(r - v[held], np.broadcast_to(r, v[held].shape))
         e[held] = (s[held] @ (e[held] / head.noise.variance)[..., None])[..., 0]

@@ -1,23 +1,30 @@
-"""Sensitivity of the posterior to what it remembers: leverage and residual of every transition.
+"""Sensitivity of a head to what it remembers: what each transition, left out, would change.
 
-Leaving transition i out moves the prediction there by −v_i e_i / (σ² − v_i), with v_i = H Σ Hᵀ its
-leverage and e_i = y − H m its residual, from the posterior alone (memory-perturbation equation,
-Nickl et al. 2023; for several outputs −V (R − V)⁻¹ e). For a Gaussian head this is exact
-for any transition that its posterior holds. It makes the memory map of regular, uncertain (high
-leverage) and unpredictable (high residual) transitions.
+Of a posterior that holds transition i with its noise R as it is now, leaving it out would move the
+prediction there by −V (R − V)⁻¹ e, with V = H Σ Hᵀ its leverage and e = y − H m its residual
+(memory-perturbation equation, Nickl et al. 2023). The head of a life does not: it was widened
+since, and its noise learned, which wears away what a transition taught. So each one is taken out
+where it came in, and the difference is carried along the tape from there: the operations that
+follow change the covariance without it, Σ + U P⁻¹ Uᵀ, at U and P alone, so that this is exact at
+the cost of a run of the tape. It makes the memory map of regular, uncertain (high leverage) and
+unpredictable (high residual) transitions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Dynamics
 from .regimes import Library, Regime
 from .reservoir import Sample
 from .rows import Rows
+from .tape import Join, Tape, Widen
 
 REGULAR, UNCERTAIN, UNPREDICTABLE = KINDS = ('regular', 'uncertain', 'unpredictable')
 # A transition is not regular that has this many times the leverage of the median one of its
@@ -34,7 +41,7 @@ class Sensitivity:
     residual: np.ndarray  # e [m, ds], in noise standard deviations
     deviation: np.ndarray  # H (m₋ᵢ − m) [m, ds]: what leaving it out does there, likewise
     left_out: np.ndarray  # y − H m₋ᵢ [m, ds]: leave-one-out residual, likewise
-    exact: np.ndarray  # [m] bool: the posterior may hold it; else `deviation` is of first order
+    exact: np.ndarray  # [m] bool: the tape tells it; else `deviation` is of first order
 
     @property
     def size(self) -> np.ndarray:
@@ -61,20 +68,145 @@ class Sensitivity:
         ]
 
 
-def sensitivity(head: Head, rows: Rows) -> Sensitivity:
-    """Leave-one-out deviations of rows from a head's posterior alone.
-
-    A transition whose leverage is not below the noise cannot be within the posterior (the frozen
-    nominal head holds none at all, and widening wears old ones away): there is nothing to take
-    out, and the deviation is that of one natural-gradient step, −V R⁻¹ e.
-    """
-    v, e = rows.leverage(head.posterior), rows.residual(head.posterior)
-    noise = head.noise.variance
-    left, _, held = rows.left_out(head)
-    left[~held] += (v[~held] @ (e[~held] / noise)[..., None])[..., 0]
-    diagonal = np.diagonal(v, axis1=1, axis2=2) / noise
+def sensitivity(dynamics: Dynamics, regime: Regime, family: Gaussian) -> Sensitivity:
+    """What leaving out each transition that a regime remembers would do; see `taken_out`."""
+    samples = regime.reservoir.samples
+    rows, noise = Rows.of(dynamics, samples), regime.head.noise.variance
+    v, e = rows.leverage(regime.head.posterior), rows.residual(regime.head.posterior)
+    shift, exact = taken_out(dynamics, regime.tape, samples, family)
+    design = [dynamics.design(*_inputs(s)) for s in samples]
+    moved = np.array([h @ d for h, d in zip(design, shift, strict=True)]).reshape(e.shape)
     sd = np.sqrt(noise)
-    return Sensitivity(diagonal, e / sd, (e - left) / sd, left / sd, held)
+    diagonal = np.diagonal(v, axis1=1, axis2=2) / noise
+    return Sensitivity(diagonal, e / sd, moved / sd, (e - moved) / sd, exact)
+
+
+def taken_out(
+    dynamics: Dynamics, tape: Tape, samples: Sequence[Sample], family: Gaussian
+) -> tuple[np.ndarray, np.ndarray]:
+    """How each of m transitions, left out, would move the mean of the head that a tape makes.
+
+    Exactly, as a refit without it would with the noise of every step as it was. One that is not
+    on the tape, though its episode was learned from, came before the tape begins: it is taken out
+    there by a step of conditioning, V (V + R)⁻¹ e, which cannot exceed its residual, and so is of
+    first order.
+
+    Args:
+        dynamics: the model that the tape belongs to.
+        tape: operations on a head.
+        samples: the transitions, m of them.
+        family: the prior of the task family, which heads are widened towards.
+
+    Returns:
+        Changes of the mean [m, n], and which are exact [m].
+    """
+    found = _follow(dynamics, tape, samples, family)
+    return found.shift.numpy(), found.exact.numpy()
+
+
+@dataclass
+class _Without:
+    """What leaving out each of m transitions does to a head N(mean, Σ) as it goes along a tape."""
+
+    shift: torch.Tensor  # of the mean [m, n]
+    u: torch.Tensor  # [m, n, k], and
+    p: torch.Tensor  # [m, k, k]: the covariance becomes Σ + U P⁻¹ Uᵀ
+    exact: torch.Tensor  # [m]
+    known: torch.Tensor  # [m]: the head has learned from it
+
+    def begin(self, i: int, met: _Met, exact: bool) -> None:
+        """Take out the transition that comes now, or, not exactly, one that came long before."""
+        self.shift[i] = -met.half.T @ met.white
+        self.u[i], self.p[i] = met.half.T * exact, torch.eye(len(met.white), dtype=self.p.dtype)
+        self.exact[i], self.known[i] = exact, True
+
+    def condition(self, met: _Met) -> None:
+        """The head learns from a transition: so does the one without."""
+        a = met.design @ self.u
+        off = self.shift @ met.design.T
+        self.u -= met.half.T @ a
+        self.p += a.mT @ a
+        b = torch.linalg.solve(self.p, a.mT @ (met.white - off)[..., None])
+        self.shift += (self.u @ b)[..., 0] - off @ met.half
+
+    def merge(self, own: Gaussian, other: Gaussian, theirs: _Without, merged: Gaussian) -> None:
+        """The head becomes the product of two, less a prior: natural parameters are added."""
+        for part, without in ((own, self), (other, theirs)):
+            i = without.known.nonzero()[:, 0]
+            precision = part.natural()[1]
+            shift, u = without.shift[i], without.u[i]
+            a = precision @ u
+            m = without.p[i] + u.mT @ a
+            left = torch.linalg.solve(m, a.mT @ (part.mean + shift)[..., None])
+            eta = shift @ precision - (a @ left)[..., 0]
+            self.u[i] = merged.covariance @ a
+            self.p[i] = m - a.mT @ self.u[i]
+            known = a.mT @ merged.mean[:, None] + self.u[i].mT @ eta[..., None]
+            back = self.u[i] @ torch.linalg.solve(self.p[i], known)
+            self.shift[i] = eta @ merged.covariance + back[..., 0]
+            self.exact[i] = without.exact[i]
+        self.known |= theirs.known
+
+
+@dataclass(frozen=True)
+class _Met:
+    """A transition as a head N(m, Σ) meets it, white: H Σ Hᵀ + R = L Lᵀ."""
+
+    design: torch.Tensor  # L⁻¹ H [k, n]
+    half: torch.Tensor  # L⁻¹ H Σ [k, n]
+    white: torch.Tensor  # L⁻¹ (y − H m) [k]
+
+    @classmethod
+    def of(cls, dynamics: Dynamics, head: Head, sample: Sample) -> _Met:
+        h = torch.from_numpy(dynamics.design(*_inputs(sample)))
+        target = dynamics.target(sample.x.astype(float), sample.x_next.astype(float))
+        met = head.predict(h, target)
+        inverse = met.innovation.inverse
+        return cls(inverse @ h, inverse @ met.innovation.gain.T, torch.from_numpy(met.white))
+
+
+def _follow(
+    dynamics: Dynamics, tape: Tape, samples: Sequence[Sample], family: Gaussian
+) -> _Without:
+    head, m = tape.start, len(samples)
+    n, k = dynamics.size, len(dynamics.spec.state)
+    without = _Without(
+        torch.zeros(m, n, dtype=torch.float64),
+        torch.zeros(m, n, k, dtype=torch.float64),
+        torch.eye(k, dtype=torch.float64).repeat(m, 1, 1),
+        torch.ones(m, dtype=torch.bool),
+        torch.zeros(m, dtype=torch.bool),
+    )
+    place = {_key(s): i for i, s in enumerate(samples)}
+    on_tape = {_key(s) for s in tape.samples()}
+    for i, sample in enumerate(samples):
+        before = sample.episode in tape.folded or not tape.length
+        if before and _key(sample) not in on_tape:
+            without.begin(i, _Met.of(dynamics, head, sample), exact=False)
+    for operation in tape:
+        one = replace(tape, start=head, operations=[operation], length=1)
+        after = one.run(dynamics, family)
+        if isinstance(operation, Sample):
+            met = _Met.of(dynamics, head, operation)
+            without.condition(met)
+            if (i := place.get(_key(operation))) is not None:
+                without.begin(i, met, exact=True)
+        elif isinstance(operation, Widen):
+            without.p /= 1 - operation.share
+        elif isinstance(operation, Join):
+            theirs = _follow(dynamics, operation.other, samples, family)
+            other = operation.other.run(dynamics, family).posterior
+            without.merge(head.posterior, other, theirs, after.posterior)
+        head = after
+    return without
+
+
+def _inputs(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return sample.x.astype(float), sample.u.astype(float), sample.past.astype(float)
+
+
+def _key(sample: Sample) -> tuple[int, int, bytes]:
+    return sample.stamp_ns, sample.episode, sample.x.tobytes()
 
 
 @dataclass(frozen=True)
@@ -90,7 +222,7 @@ class Memorable:
     exact: bool
 
 
-def memorable(dynamics: Dynamics, library: Library) -> list[Memorable]:
+def memorable(dynamics: Dynamics, library: Library, family: Gaussian) -> list[Memorable]:
     """Every remembered transition, the most memorable first.
 
     The nominal head is frozen: no transition has moved it, so that none is memorable to it.
@@ -98,10 +230,11 @@ def memorable(dynamics: Dynamics, library: Library) -> list[Memorable]:
     found: list[Memorable] = []
     for index, regime in enumerate(library.regimes):
         samples = regime.reservoir.samples
-        seen = sensitivity(regime.head, Rows.of(dynamics, samples))
+        seen = sensitivity(dynamics, regime, family)
         if index == 0:
             still = np.zeros_like(seen.deviation)
-            seen = replace(seen, deviation=still, left_out=seen.residual)
+            sure = np.ones_like(seen.exact)
+            seen = replace(seen, deviation=still, left_out=seen.residual, exact=sure)
         leverage = seen.leverage.mean(axis=1)
         columns = (samples, seen.kinds, leverage, seen.surprise, seen.size, seen.exact)
         for sample, kind, v, surprise, size, exact in zip(*columns, strict=True):
