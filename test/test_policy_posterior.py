@@ -203,7 +203,7 @@ def copied(learner, folder):
 
 
 def test_a_new_regime_does_not_unlearn_the_old_one(pupil, tmp_path):
-    new = taught('r1', 150, 1, sign=-1.0, first=250)
+    new = taught('r1', 250, 1, sign=-1.0, first=250)
     held_out, now = taught('nominal', 100, 2), taught('r1', 100, 3, sign=-1.0)
     fresh = error(pupil, held_out)
     kept, lost = copied(pupil, tmp_path), copied(pupil, tmp_path)

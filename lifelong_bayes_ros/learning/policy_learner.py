@@ -12,10 +12,15 @@ posterior, bit for bit. What is learned is a sum of terms (memory.objective):
   of the posterior's precision, about its mean (EWC, by the optimizer's own precision).
 
 A choice that the network has not learned keeps its own label: a soft one would teach the error.
+
+At a learning rate that serves a robot that changes, the iterates of the BLR stray about the
+posterior's mean (Mandt, Hoffman & Blei 2017): the mean that is handed out is their running
+average, of polynomial decay (Shamir & Zhang 2013), begun anew with each regime.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +45,7 @@ SAMPLE = 256  # inputs that it is measured on
 FAINT = 0.01  # of a layer's mean curvature, at least
 KNOWN = 2.0  # mean squared error in units of the noise up to which a choice has been learned
 MOST = 16  # regimes told apart; the oldest two become one
+DECAY = 3  # of the average over the first choices; more forgets sooner
 SHARE = 0.01  # of the old precision: it is diagonal, which says little once weights move
 
 
@@ -52,6 +58,7 @@ class PolicyConfig:
     least: int = 64  # choices before the first step
     capacity: int = 1024  # choices remembered per regime
     lr: float = 2e-3
+    averaged: int = 500  # choices that the mean is an average over, at most
     temperature: float = 0.1  # of the posterior: choices that follow each other are alike
     settle: int = 500  # choices over which the learning rate falls to 1/√2
     memory: bool = True  # other regimes are remembered
@@ -161,7 +168,9 @@ class PolicyLearner:
         self.picker = torch.Generator().manual_seed(seed)
         network = PolicyNetwork(*self.shape, self.config.width, self.picker)
         self.network = network.to(self.device)
+        self.mean = copy.deepcopy(self.network).requires_grad_(False)
         self.version = 0  # choices seen
+        self.stay = 0  # choices learned since the robot came into its regime
         self.stamp_ns = 0
         self.shelves: dict[str, Shelf] = {}
         self.noise = np.full(self.shape[1], FIRST_NOISE)
@@ -200,12 +209,12 @@ class PolicyLearner:
     def plans(self, inputs: np.ndarray) -> np.ndarray:
         """The mean's plans [n, outputs] in half ranges for inputs [n, di]."""
         with torch.no_grad():
-            return self.network(self._tensor(inputs)).cpu().numpy()
+            return self.mean(self._tensor(inputs)).cpu().numpy()
 
     def posterior(self) -> PolicyPosterior:
         """What it knows by now; of version 0 before it has begun to learn."""
         version = self.version if self.version >= self.config.least else 0
-        mean = {n: getattr(self.network, n).detach().cpu().numpy().copy() for n in LAYERS}
+        mean = {n: getattr(self.mean, n).cpu().numpy().copy() for n in LAYERS}
         precision = self._precision()
         sd = {n: precision[n].rsqrt().cpu().numpy() for n in LAYERS}
         return PolicyPosterior(mean, sd, self.noise.copy(), self.stamp_ns, version)
@@ -229,6 +238,14 @@ class PolicyLearner:
                 loss = objective.batch(BATCH, self.picker)(self._twin)
                 (loss / total).backward()
             self.optimizer.step()
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        rate = max((1 + DECAY) / (1 + DECAY + self.stay), 1 / self.config.averaged)
+        self.stay += 1
+        for mean, p in zip(self.mean.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(p, rate)
 
     def _objective(self, shelf: Shelf) -> Objective:
         likelihood = KnownNoise(self.noise)
@@ -263,6 +280,7 @@ class PolicyLearner:
             self.shelves[next_one].absorb(self.shelves.pop(oldest), self.rng)
         if regime not in self.shelves:
             self.shelves[regime] = Shelf(self.config.capacity, *self.shape)
+        self.stay = 0
         self.resume(regime)
 
     def _soften(self, shelf: Shelf) -> None:
@@ -280,7 +298,7 @@ class PolicyLearner:
     def _consolidate(self) -> None:
         """The posterior becomes the prior, with a share of its precision."""
         precision = torch.cat([p.double().flatten() for p in self._precision().values()])
-        mean = torch.cat([p.detach().double().flatten() for p in self.network.parameters()])
+        mean = torch.cat([p.double().flatten() for p in self.mean.parameters()])
         data = precision - self.prior.precision
         curvature = [self.optimizer.state[p]['h'] for p in self.network.parameters()]
         self.restart(DiagonalGaussian(mean, self._broad + SHARE * data.clamp_min(0)))

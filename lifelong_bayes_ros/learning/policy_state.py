@@ -45,6 +45,7 @@ def save_policy(learner: PolicyLearner, folder: Path) -> None:
     """Write all that decides what a policy learner does next to a state directory."""
     arrays: dict[str, np.ndarray] = {'noise': learner.noise}
     arrays |= {n: getattr(learner.network, n).detach().cpu().numpy() for n in LAYERS}
+    arrays |= {f'mean.{n}': getattr(learner.mean, n).cpu().numpy() for n in LAYERS}
     arrays |= {f'prior.{n}': t.cpu().numpy() for n, t in learner.prior.state().items()}
     saved = learner.optimizer.state_dict()
     for index, buffers in saved['state'].items():
@@ -60,6 +61,7 @@ def save_policy(learner: PolicyLearner, folder: Path) -> None:
         'seed': learner.seed,
         'version': learner.version,
         'stamp_ns': learner.stamp_ns,
+        'stay': learner.stay,
         'regime': learner.regime,
         'shelves': [[name, shelf.seen] for name, shelf in shelves],
         'optimizer': {k: saved[k] for k in ('param_groups', 'random', 'counters')},
@@ -97,6 +99,7 @@ def _load(
     with torch.no_grad():
         for name in LAYERS:
             getattr(learner.network, name).copy_(torch.tensor(arrays[name]))
+            getattr(learner.mean, name).copy_(torch.tensor(arrays[f'mean.{name}']))
     prior = (torch.tensor(arrays[f'prior.{n}'], device=device) for n in ('mean', 'precision'))
     learner.restart(DiagonalGaussian(*prior))
     saved = meta['optimizer']
@@ -114,6 +117,7 @@ def _load(
     learner.rng.bit_generator.state = meta['rng']
     learner.noise = arrays['noise'].copy()
     learner.version, learner.stamp_ns = meta['version'], meta['stamp_ns']
+    learner.stay = meta['stay']
     for number, (name, seen) in enumerate(meta['shelves']):
         inputs, plans = (arrays[f'shelf.{number}.{part}'] for part in ('inputs', 'plans'))
         shelf = Shelf(learner.config.capacity, *learner.shape)
