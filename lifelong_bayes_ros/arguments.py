@@ -30,6 +30,7 @@ def within(kind: type[int] | type[float], low: int, high: int) -> Callable[[str]
 seed = within(int, 0, 2**32 - 1)
 share = within(float, 0, 1)
 seconds = within(float, 0, 10**9)
+domain_id = within(int, 0, 232)  # higher ones would need ports that there are not
 
 
 def path(text: str) -> Path:
@@ -60,22 +61,26 @@ def namespace(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error).removeprefix('namespace: ')) from None
 
 
-def domain_id(text: str) -> int:
-    """A ROS domain: the ports of higher ones are none."""
-    try:
-        return within(int, 0, 232)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f'{error}, here or in ROS_DOMAIN_ID') from None
-
-
 def add_domain_id(sub: argparse.ArgumentParser) -> None:
-    """Add `--domain-id`; what the environment says is checked as well."""
+    """Add `--domain-id`; see `domain_of`."""
     sub.add_argument(
-        '--domain-id',
-        type=domain_id,
-        default=os.environ.get('ROS_DOMAIN_ID') or None,
-        help='ROS domain, 0 to 232 (default: ROS_DOMAIN_ID)',
+        '--domain-id', type=domain_id, help='ROS domain, 0 to 232 (default: ROS_DOMAIN_ID)'
     )
+
+
+def domain_of(args: argparse.Namespace) -> int | None:
+    """The ROS domain that was given; None: that of the environment.
+
+    Raises:
+        UserError: the environment names none.
+    """
+    text = os.environ.get('ROS_DOMAIN_ID')
+    if args.domain_id is None and text:
+        try:
+            domain_id(text)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f'ROS_DOMAIN_ID={error}') from None
+    return args.domain_id
 
 
 def add_namespace(sub: argparse.ArgumentParser) -> None:

@@ -228,7 +228,7 @@ def up(args: argparse.Namespace) -> int:
     texts['realtime'] = texts['realtime'] or texts['sim']
     common = parse_common({s.name: texts[s.name] for s in COMMON})
     settings = parse_settings({s.name: texts[s.name] for s in SETTINGS})
-    return start(settings, common, args.domain_id, args.logs)
+    return start(settings, common, arguments.domain_of(args), args.logs)
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -136,7 +136,7 @@ def init(args: argparse.Namespace) -> int:
             raise UserError(
                 f'--from-topics needs ROS 2 ({error}); source its setup, or use --from-bag'
             ) from None
-        seen = observe_topics(args.seconds, args.domain_id)
+        seen = observe_topics(args.seconds, arguments.domain_of(args))
     text = draft(seen, args.name)
     parse_robot(text, 'the file to be written')
     write_atomically(path, text.encode())

@@ -69,14 +69,15 @@ def watch(args: argparse.Namespace) -> int:
     """Show the live view."""
     from .nodes.watch import watch as start
 
-    return start(args.namespace, args.domain_id, args.seconds)
+    return start(args.namespace, arguments.domain_of(args), args.seconds)
 
 
 def record(args: argparse.Namespace) -> int:
     """Run the recorder."""
     from .nodes.record import record as start
 
-    return start(args.robot, args.out, args.namespace, args.domain_id, args.file_megabytes)
+    domain_id = arguments.domain_of(args)
+    return start(args.robot, args.out, args.namespace, domain_id, args.file_megabytes)
 
 
 def draw(args: argparse.Namespace) -> int:

@@ -283,8 +283,10 @@ def test_an_argument_that_is_no_value_is_refused(command, words, tmp_path, monke
 
 
 def test_the_domain_of_the_environment_is_checked_as_well(monkeypatch, capsys):
+    pytest.importorskip('rclpy')
     monkeypatch.setenv('ROS_DOMAIN_ID', 'abc')
-    assert 'ROS_DOMAIN_ID' in fails(capsys, 'watch', '--seconds', '1')
+    for words in (['watch', '--seconds', '1'], ['up'], ['robot', 'init', '--from-topics']):
+        assert "ROS_DOMAIN_ID='abc': give" in fails(capsys, *words)
     assert cli.main(['robot', 'check', 'quad', '--json']) == 0  # it needs no domain
 
 
