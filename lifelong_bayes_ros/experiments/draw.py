@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import animation
+from matplotlib import animation, patheffects
 from matplotlib.collections import LineCollection, PolyCollection
 
 from ..errors import UserError
@@ -23,10 +24,15 @@ from .bag import Bag, open_bag
 # Numbers that visualization_msgs/Marker gives to its kinds.
 MARKERS = {1: 'box', 2: 'sphere', 3: 'cylinder', 5: 'lines', 9: 'text'}
 ADD = 0
+LASTS = 1.0  # s that a picture is shown
 PICTURES = ('.png', '.svg', '.pdf', '.jpg')
 FILMS = ('.gif', '.mp4')
 # The view of config/lifelong.rviz.
 YAW, PITCH, DISTANCE, FOCUS = 5.2, 0.38, 4.4, (0.0, 0.0, 0.95)
+NEAREST = 1.6  # m: distance that a close-up keeps
+HALF = 0.42  # of the height of a picture, in units of the distance
+MARGIN = 0.9  # share of a close-up that what it shows may take
+LETTER = 0.62  # width of a letter, in heights
 SIZE, DPI = (9.6, 6.4), 100
 GROUND = '#26262a'
 PATH = (0.24, 1.0, 0.35)
@@ -36,7 +42,7 @@ RING = np.linspace(0, 2 * np.pi, 25)[:-1]
 
 @dataclass
 class Frame:
-    """What was shown at a time: seconds since the start of the bag."""
+    """What was shown at a time: seconds of the robot's clock since the bag's first transition."""
 
     seconds: float = 0.0
     shapes: list[Shape] = field(default_factory=list)
@@ -79,48 +85,72 @@ def frames(bag: Bag, at: float | None = None, film: bool = True) -> Iterator[Fra
 
     Args:
         bag: where from.
-        at: second of the recording; the end if not given.
+        at: second of the robot's clock since the first transition; the end if not given.
         film: every picture instead.
 
     Raises:
-        UserError: the bag tells neither.
+        UserError: the bag tells neither, or not of that time.
     """
+    if at is not None and not (math.isfinite(at) and at >= 0):
+        raise UserError(f'--at {at}: give seconds since the first transition, e.g. 5')
     sent = any(n for name, n in bag.topics().items() if name.endswith('/markers'))
-    times = _sent_at(bag) if sent else []
-    if not sent:
-        shown = list(_made(bag))
-        if not film and shown:
-            wanted = shown[-1].seconds if at is None else at
-            shown = [min(shown, key=lambda frame: abs(frame.seconds - wanted))]
-        yield from shown
+    if film:
+        yield from _sent(bag) if sent else _made(bag)
         return
-    chosen = None
-    if not film and times:
-        wanted = times[-1] if at is None else times[0] + round(at * 1e9)
-        chosen = min(times, key=lambda time: abs(time - wanted))
-    yield from _sent(bag, chosen)
+    shown = list(_sent_at(bag)) if sent else [(f, f.seconds) for f in _made(bag)]
+    if not shown:
+        return
+    last = max(seconds for _, seconds in shown)
+    wanted = last if at is None else at
+    if wanted > last + LASTS:
+        raise UserError(f'--at {at}: {bag.path} shows 0 to {last:.1f} s; give one of these')
+    chosen, _ = min(shown, key=lambda one: abs(one[1] - wanted))
+    yield from _sent(bag, chosen) if sent else [chosen]
 
 
-def _sent_at(bag: Bag) -> list[int]:
-    """When pictures with something in them were sent."""
-    return [received for _, _, received in bag.raw('markers')]
+def _sent_at(bag: Bag) -> Iterator[tuple[int, float]]:
+    """Pictures with something in them: the number of the message, and its second."""
+    start = _start(bag)
+    for number, (_, read, _) in enumerate(bag.raw('markers')):
+        markers = [m for m in read().markers if m.action == ADD]
+        if markers:
+            yield number, (_stamp(markers[0]) - start) * 1e-9
 
 
-def _sent(bag: Bag, chosen: int | None) -> Iterator[Frame]:
-    """Pictures sent, or only the first from a time on that shows something."""
+def _sent(bag: Bag, chosen: int | None = None) -> Iterator[Frame]:
+    """Pictures sent, or only that of one message."""
     newest: dict[str, Any] = {}
-    start = None
+    start, number = _start(bag), -1
     wanted = [t for t in ('markers', 'predicted_path', 'memory_map') if bag.has(t)]
-    for kind, read, received in bag.raw(*wanted):
-        start = received if start is None else start
+    for kind, read, _ in bag.raw(*wanted):
         if kind != 'markers':
             newest[kind] = read
-        elif chosen is None or received >= chosen:
-            shapes = [shape_of(m) for m in read().markers if m.action == ADD]
-            if shapes:
-                yield Frame((received - start) * 1e-9, shapes, _path(newest), _cloud(newest))
-                if chosen is not None:
-                    return
+            continue
+        number += 1
+        if chosen is None or number == chosen:
+            markers = [m for m in read().markers if m.action == ADD]
+            if markers:
+                seconds = (_stamp(markers[0]) - start) * 1e-9
+                yield Frame(seconds, [*map(shape_of, markers)], _path(newest), _cloud(newest))
+        if number == chosen:
+            return
+
+
+def _start(bag: Bag) -> int:
+    """Time of the first transition, as in the report; else of the first picture."""
+    for kind in ('learner_state', 'markers'):
+        for _, message, _ in bag.timed(kind) if bag.has(kind) else ():
+            if kind == 'learner_state':
+                return _stamp(message)
+            if message.markers:
+                return _stamp(message.markers[0])
+    return 0
+
+
+def _stamp(message: Any) -> int:
+    """By the robot's clock, nanoseconds."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _path(newest: dict[str, Any]) -> np.ndarray:
@@ -148,22 +178,25 @@ def _made(bag: Bag) -> Iterator[Frame]:
         for t in ('transition', 'plan', 'uncertainty/plan', 'uncertainty', 'learner_state')
         if bag.has(t)
     ]
-    for kind, message, received in bag.timed(*wanted):
-        start = received if start is None else start
+    for kind, message, _ in bag.timed(*wanted):
         if kind == 'plan':
             members = _table(message)
         elif kind == 'uncertainty/plan':
             spread = _table(message)
         elif kind in ('uncertainty', 'learner_state'):
             figures |= dict(zip(message.name, message.position.tolist(), strict=True))
-        elif received - start >= drawn + 2e8:
-            drawn = received - start
-            x = wire.decode(spec, message).next_state
-            shapes = scene.scene(spec, x, figures, members, spread)
+        else:
+            met = wire.decode(spec, message)
+            start = met.stamp_ns if start is None else start
+            seconds = (met.stamp_ns - start) * 1e-9
+            if seconds < drawn + 0.2:
+                continue
+            drawn = seconds
+            shapes = scene.scene(spec, met.next_state, figures, members, spread)
             path = np.zeros((0, 3))
             if members is not None:
                 path = scene.place(spec, members.astype(float)).mean(axis=0)
-            yield Frame(drawn * 1e-9, shapes, path)
+            yield Frame(seconds, shapes, path)
 
 
 def _table(message: Any) -> np.ndarray:
@@ -187,11 +220,34 @@ class Camera:
         return seen[:, :2] / depth[:, None], depth
 
 
-def close_up(frame: Frame) -> Camera:
-    """A camera that looks at the robot and its words."""
-    places = [s.position for s in frame.shapes if s.ns == 'robot' or s.kind == 'text']
-    focus = np.mean([np.min(places, axis=0), np.max(places, axis=0)], axis=0) if places else FOCUS
-    return Camera(focus, 0.6 * DISTANCE)
+def close_up(*shown: Frame) -> Camera:
+    """A camera that has the robot, its path and its words in view."""
+    points = np.concatenate([_framed(frame) for frame in shown] or [np.zeros((0, 3))])
+    camera = Camera()
+    if not len(points):
+        return camera
+    focus, distance = np.mean([points.min(axis=0), points.max(axis=0)], axis=0), DISTANCE
+    room = MARGIN * HALF * np.array([SIZE[0] / SIZE[1], 1.0])
+    for _ in range(8):  # nearer is larger, but not by the same share for all
+        camera = Camera(focus, distance)
+        at, _ = camera(points)
+        low, high = at.min(axis=0), at.max(axis=0)
+        focus = focus + distance * (low + high) / 2 @ camera.axes[:2]
+        distance = max(distance * float(np.max((high - low) / 2 / room)), NEAREST)
+    return Camera(focus, distance)
+
+
+def _framed(frame: Frame) -> np.ndarray:
+    """Points [n, 3] that a picture must show."""
+    right, up = Camera().axes[:2]
+    points = [frame.path]
+    for shape in frame.shapes:
+        if shape.kind == 'text':
+            half = shape.size[0] * LETTER * len(shape.text) / 2 * right
+            points.append(shape.position + np.array([-half, half, shape.size[0] * up]))
+        elif shape.ns == 'robot':
+            points.append(shape.points if shape.kind == 'lines' else surface(shape))
+    return np.concatenate(points)
 
 
 def outline(points: np.ndarray) -> np.ndarray:
@@ -232,10 +288,9 @@ def paint(axis: plt.Axes, frame: Frame, camera: Camera) -> None:
     axis.clear()
     axis.set_axis_off()
     axis.set_aspect('equal')
-    half = 0.42
-    axis.set_xlim(-half * SIZE[0] / SIZE[1], half * SIZE[0] / SIZE[1])
-    axis.set_ylim(-half, half)
-    per_unit = SIZE[1] * 72 / (2 * half)  # points of the paper
+    axis.set_xlim(-HALF * SIZE[0] / SIZE[1], HALF * SIZE[0] / SIZE[1])
+    axis.set_ylim(-HALF, HALF)
+    per_unit = SIZE[1] * 72 / (2 * HALF)  # points of the paper
     _grid(axis, camera)
     if len(frame.memory):
         _memory(axis, frame.memory, camera)
@@ -253,11 +308,15 @@ def paint(axis: plt.Axes, frame: Frame, camera: Camera) -> None:
         elif shape.kind == 'text':
             (at,), (depth,) = camera(shape.position[None])
             size = shape.size[0] / depth * per_unit
-            axis.text(*at, shape.text, color=shape.colour, size=size, ha='center', zorder=6)
+            text = axis.text(*at, shape.text, color=shape.colour, size=size, ha='center', zorder=6)
+            text.set_path_effects([patheffects.withStroke(linewidth=3, foreground=GROUND)])
+            text.set_parse_math(False)
         else:
             at, depth = camera(surface(shape))
-            solids.append((depth.mean(), outline(at), (*shape.colour, shape.alpha)))
-    solids.sort(key=lambda s: -s[0])
+            # The robot lies on top: its plan begins inside it and must not hide it.
+            far = shape.ns != 'robot', depth.mean()
+            solids.append((far, outline(at), (*shape.colour, shape.alpha)))
+    solids.sort(key=lambda s: s[0], reverse=True)
     if solids:
         _, outlines, colours = zip(*solids, strict=True)
         edges = [(*np.multiply(c[:3], 0.7), c[3]) for c in colours]
@@ -291,7 +350,8 @@ def draw_bag(bag_path: Path, out: Path, at: float | None = None) -> Path:
     Args:
         bag_path: the bag.
         out: file to write.
-        at: second of the recording that a picture shows; the end if not given.
+        at: second of the robot's clock, since the first transition, that a picture shows; the
+            end if not given.
 
     Raises:
         UserError: no bag, nothing to draw in it, an ending that is not known, or no encoder.
@@ -319,8 +379,9 @@ def draw_bag(bag_path: Path, out: Path, at: float | None = None) -> Path:
             figure.savefig(temporary, dpi=DPI, facecolor=GROUND)
         else:
             with writer.saving(figure, str(temporary), DPI):
+                camera = close_up(*shown)
                 for frame in shown:
-                    paint(axis, frame, Camera())
+                    paint(axis, frame, camera)
                     writer.grab_frame(facecolor=GROUND)
         temporary.replace(out)
     finally:

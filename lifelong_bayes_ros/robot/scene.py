@@ -5,6 +5,7 @@ Plain shapes without ROS: `nodes.uncertainty_viz` sends them to RViz, `experimen
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from .spec import RobotSpec
 
 SIGMAS = 2.0  # half axes of the drawn ellipsoids in standard deviations
 THIN = 0.01  # m: least extent of what is drawn
+WIDEST = 1.5  # most extent of a drawn ellipsoid, in lengths of the robot: larger ones hide it
+LINE = 34  # letters of a line of the headline
 TUBE = 6  # places along a plan where its spread is drawn
 NUDGE = 1e-5  # for derivatives of a position by a state
 NOISE, IGNORANCE = (0.2, 0.55, 1.0), (1.0, 0.45, 0.05)
@@ -123,8 +126,15 @@ def fan(spec: RobotSpec, members: np.ndarray) -> Shape:
     return Shape('futures', 'lines', FAN, np.full(3, THIN / 2), 0.6, points=ends)
 
 
+def length(spec: RobotSpec) -> float:
+    """How long the robot is, m."""
+    return sum(spec.view.lengths) if spec.view.kind == 'chain' else 2 * spec.view.size
+
+
 def tube(spec: RobotSpec, members: np.ndarray, spread: np.ndarray) -> list[Shape]:
     """Two ellipsoids at some places along a plan: noise alone, and noise with ignorance.
+
+    Both are drawn smaller by the same share where the larger one is wider than `WIDEST`.
 
     Args:
         spec: the robot.
@@ -136,8 +146,12 @@ def tube(spec: RobotSpec, members: np.ndarray, spread: np.ndarray) -> list[Shape
     points = place(spec, members[:, at].astype(float))
     _, ignorance = view.moments(points)
     centres, noise = place(spec, mean[at]), spread_at(spec, mean[at], aleatoric[at])
+    both = noise + ignorance
+    widest = 2 * SIGMAS * np.sqrt(np.linalg.eigvalsh(both)[:, -1])
+    shrink = np.square(np.minimum(WIDEST * length(spec) / np.maximum(widest, THIN), 1.0))
+    noise, both = (shrink[:, None, None] * covariance for covariance in (noise, both))
     inner = ellipsoids('noise', centres, noise, NOISE, 0.55)
-    outer = ellipsoids('ignorance', centres, noise + ignorance, IGNORANCE, 0.22)
+    outer = ellipsoids('ignorance', centres, both, IGNORANCE, 0.22)
     return [shape for pair in zip(inner, outer, strict=True) for shape in pair]
 
 
@@ -197,17 +211,23 @@ def mode(figures: Mapping[str, float]) -> str:
     return model + careful
 
 
-def words(figures: Mapping[str, float], at: np.ndarray, height: float) -> list[Shape]:
-    """Headline, regime, surprise and mode, and the key to the colours, above a point [3]."""
+def words(
+    figures: Mapping[str, float], at: np.ndarray, height: float, widest: float = np.inf
+) -> list[Shape]:
+    """Headline, regime, surprise and mode, and the key to the colours, above a point [3].
+
+    `widest`: the most extent that the ellipsoids were drawn with, if they are larger, m.
+    """
     text, colour = headline(figures)
     regime, p = likeliest(figures)
+    cut = f', drawn at most {widest:.2g} m' if np.isfinite(widest) else ''
     surprise = figures.get('surprise.fast', figures.get('nis', float('nan')))
     rows = (
-        ('headline', text, colour, 1.0),
+        *(('headline', line, colour, 1.0) for line in textwrap.wrap(text, LINE)),
         ('figures', f'regime {regime} {p:.0%}, surprise {surprise:.1f}', (1.0, 1.0, 1.0), 0.7),
         ('mode', mode(figures), (1.0, 1.0, 1.0), 0.7),
         ('key noise', 'blue: noise', NOISE, 0.6),
-        ('key ignorance', 'orange: what it does not know', IGNORANCE, 0.6),
+        ('key ignorance', f'orange: what it does not know{cut}', IGNORANCE, 0.6),
     )
     shapes, z = [], height * (1.3 * sum(row[3] for row in rows))
     for ns, text, colour, size in rows:
@@ -235,14 +255,19 @@ def scene(
     if spec.view is None:
         raise UserError(f'robot {spec.name} has no `view:`; add it, or do without display')
     shapes = body(spec, x)
-    points = [place(spec, np.asarray(x, float))]
+    robot = max(_top(s) for s in shapes)
+    at = place(spec, np.asarray(x, float))
+    widest, most = np.inf, WIDEST * length(spec)
     if members is not None:
         shapes.append(fan(spec, members))
         if spread is not None and spread.shape[1:] == members.shape[1:]:
-            shapes += tube(spec, members, spread)
-    top = max(_top(s) for s in shapes)
-    above = np.array([points[0][0], points[0][1], top + height])
-    return shapes + words(figures, above, height)
+            drawn = tube(spec, members, spread)
+            shapes += drawn
+            if max(shape.size.max() for shape in drawn) > 0.999 * most:
+                widest = most
+    # Near the robot, whatever is foreseen.
+    top = min(max(_top(s) for s in shapes), robot + most / 2)
+    return shapes + words(figures, np.array([at[0], at[1], top + height]), height, widest)
 
 
 def _top(shape: Shape) -> float:
