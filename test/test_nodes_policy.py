@@ -207,7 +207,7 @@ def test_what_an_operator_said_outlasts_the_process(policy, monkeypatch):
     another = os.getpid() + 1
     for orderly in (False, True):
         if orderly:
-            policy.kept.forget()  # as `destroy_node` does
+            policy.operator.kept.forget()  # as `destroy_node` does
         with monkeypatch.context() as patch:
             patch.setattr(os, 'getpid', lambda: another)
             node = Policy()

@@ -123,7 +123,7 @@ class BaseNode(LifecycleNode):
         for row in (*SHARED, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._name_unknown_parameters()
+        self.name_unknown_parameters()
         self._diagnostics = self.create_lifecycle_publisher(
             topics.DIAGNOSTICS.type, topics.DIAGNOSTICS.name, topics.DIAGNOSTICS.qos
         )
@@ -408,7 +408,7 @@ class BaseNode(LifecycleNode):
             self.get_logger().warning(f'parameter refused, the old value is kept: {self._refused}')
         return result
 
-    def _name_unknown_parameters(self, prefix: str = '') -> None:
+    def name_unknown_parameters(self, prefix: str = '') -> None:
         """A parameter that no node has would be ignored without a word.
 
         `prefix`: of those to look at; none: all whose names are known before the robot file is.

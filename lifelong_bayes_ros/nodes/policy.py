@@ -44,13 +44,11 @@ from .codecs import (
 )
 from .forecaster import Forecaster
 from .goals import read_goal
-from .kept import Kept
+from .operator import NOT_YET, Operator
 
 torch.set_num_threads(1)
 
 CAREFUL = 0.99  # authority below which it is said
-NOT_YET = 'not enabled yet'
-STOPPED = 'stopped'  # name of the reason of a stop among what is kept
 MANY, FEW = 0.1, 5  # share of late plans from which on it is said, of more ticks than a few
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -93,10 +91,7 @@ class Policy(BaseNode):
         self.acts_at_start = self.value('enabled_at_start') and self.value('enabled')
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
-        self.kept = Kept(self)
-        self.limits = self.kept.read()  # that an operator gave while running
-        if stopped := self.limits.pop(STOPPED, ''):
-            self.safety.stop(stopped)
+        self.operator = Operator(self, self.spec, self.safety)
         self.controller: Controller | None = None
         self.deadline: Deadline | None = None
         self.prior_id = ''
@@ -112,7 +107,6 @@ class Policy(BaseNode):
             self.forecaster.close()
         self.forecaster = Forecaster(self._tell_plan, wait=self.lockstep)
         self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
-        self._offer_limits()
         self._forget()
         self.commands = self.advertise(topics.command_topic(self.spec))
         self.actions = self.advertise(topics.ACTION)
@@ -159,16 +153,13 @@ class Policy(BaseNode):
 
     def destroy_node(self) -> None:
         """An orderly end: nothing is kept for another process."""
-        if hasattr(self, 'kept'):
-            self.kept.forget()
+        if hasattr(self, 'operator'):
+            self.operator.kept.forget()
         super().destroy_node()
 
     def change(self, name: str, value: Any) -> None:
-        if name.startswith(LIMITS):
-            self._narrow({name: value})
-            if self.active:
-                self.limits[name] = value
-                self._keep()
+        if name.startswith(LIMITS) and hasattr(self, 'operator'):
+            self.operator.narrow(name, value)
         if not hasattr(self, 'controller'):
             return  # taken up when configured
         if name == 'enabled' and self.active and value == bool(self.safety.stopped):
@@ -194,42 +185,6 @@ class Policy(BaseNode):
         """Let the parameter `enabled` say what is so, whoever changed it."""
         if self.value('enabled') == bool(self.safety.stopped):
             self.set_parameters([RosParameter('enabled', value=not self.safety.stopped)])
-
-    # ------------------------------------------------------------------ limits of the operator
-    def _offer_limits(self) -> None:
-        """Parameters that narrow the range of each action, inside that of the robot file."""
-        for action in self.spec.action:
-            for end, default in (('low', action.low), ('high', action.high)):
-                row = Parameter(
-                    f'{LIMITS}{action.name}.{end}',
-                    float(default),
-                    f'{end}est command of {action.name} in {action.unit}, inside the robot file',
-                    action.low,
-                    action.high,
-                    live=True,
-                )
-                if not self.has_parameter(row.name):
-                    self.declare_parameter(row.name, row.default, row.descriptor())
-        self._narrow({})
-        self._name_unknown_parameters(LIMITS)
-        for name, value in self.limits.items():
-            if self.has_parameter(name):
-                self.set_parameters([RosParameter(name, value=value)])
-
-    def _narrow(self, news: dict[str, float]) -> None:
-        ends = {'low': [], 'high': []}
-        for action in self.spec.action:
-            for end, values in ends.items():
-                name = f'{LIMITS}{action.name}.{end}'
-                known = self.value(name) if self.has_parameter(name) else getattr(action, end)
-                values.append(news.get(name, known))
-            low, high, rest = ends['low'][-1], ends['high'][-1], action.neutral
-            if not low <= rest <= high:
-                raise UserError(
-                    f'{LIMITS}{action.name}: {low:g} to {high:g} {action.unit} must contain the '
-                    f'neutral command {rest:g}'
-                )
-        self.safety.narrow(np.array(ends['low']), np.array(ends['high']))
 
     def _forget(self) -> None:
         """Begin anew, but with the belief at hand."""
@@ -546,7 +501,7 @@ class Policy(BaseNode):
         if wanted:
             self._begin()
             self.safety.enable()
-            self._keep()
+            self.operator.keep()
         else:
             self._stop(reason)
 
@@ -556,20 +511,7 @@ class Policy(BaseNode):
         self.counts[reason] += 1
         self._follow(None)  # a trajectory must not go on somewhere in its middle
         self._act_if_due()
-        self._keep()
-
-    def _keep(self) -> None:
-        """What an operator told us must hold on in a process that takes our place."""
-        stopped = (
-            {STOPPED: self.safety.stopped} if self.safety.stopped not in ('', NOT_YET) else {}
-        )
-        try:
-            self.kept.write({**self.limits, **stopped})
-        except OSError as error:
-            self.get_logger().error(
-                f'{self.kept.path}: {error.strerror}; a stop and limits given now end with this '
-                'process; free the disk'
-            )
+        self.operator.keep()
 
     # ------------------------------------------------------------------ goals
     def _on_goal(self, message: Any) -> None:

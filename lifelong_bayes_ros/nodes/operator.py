@@ -1,0 +1,89 @@
+"""What an operator tells the policy, limits and a stop: both outlast its process."""
+
+from __future__ import annotations
+
+import numpy as np
+from rclpy.parameter import Parameter as RosParameter
+
+from ..control.safety import Safety
+from ..errors import UserError
+from ..robot.spec import RobotSpec
+from .base import LIMITS, BaseNode, Parameter
+from .kept import Kept
+
+STOPPED = 'stopped'  # name of the reason of a stop among what is kept
+NOT_YET = 'not enabled yet'  # the one reason that is no operator's
+
+
+class Operator:
+    """Limits and stop of a safety stage, as parameters of a node and in a file.
+
+    Begins with what an operator told the process in whose place this one was started.
+    """
+
+    def __init__(self, node: BaseNode, spec: RobotSpec, safety: Safety) -> None:
+        """Offer parameters that narrow the range of each action.
+
+        Raises:
+            UserError: those given at the start contradict each other.
+        """
+        self.node, self.spec, self.safety = node, spec, safety
+        self.kept = Kept(node)
+        self.limits = self.kept.read()  # that were given while running
+        if stopped := self.limits.pop(STOPPED, ''):
+            safety.stop(stopped)
+        for action in spec.action:
+            for end, default in (('low', action.low), ('high', action.high)):
+                row = Parameter(
+                    f'{LIMITS}{action.name}.{end}',
+                    float(default),
+                    f'{end}est command of {action.name} in {action.unit}, inside the robot file',
+                    action.low,
+                    action.high,
+                    live=True,
+                )
+                if not node.has_parameter(row.name):
+                    node.declare_parameter(row.name, row.default, row.descriptor())
+        node.name_unknown_parameters(LIMITS)
+        self._narrow({})
+        for name, value in self.limits.items():
+            if node.has_parameter(name):
+                node.set_parameters([RosParameter(name, value=value)])
+        self._narrow({})
+
+    def narrow(self, name: str, value: float) -> None:
+        """Take another limit.
+
+        Raises:
+            UserError: the neutral command would be outside.
+        """
+        self._narrow({name: value})
+        if self.node.active:
+            self.limits[name] = value
+            self.keep()
+
+    def keep(self) -> None:
+        """Write down what must hold on in a process that takes the place of this one."""
+        stopped = self.safety.stopped
+        values = {STOPPED: stopped} if stopped not in ('', NOT_YET) else {}
+        try:
+            self.kept.write(self.limits | values)
+        except OSError as error:
+            self.node.get_logger().error(
+                f'{self.kept.path}: {error.strerror}; a stop and limits given now end with this '
+                'process; free the disk'
+            )
+
+    def _narrow(self, news: dict[str, float]) -> None:
+        ends: dict[str, list[float]] = {'low': [], 'high': []}
+        for action in self.spec.action:
+            for end, values in ends.items():
+                name = f'{LIMITS}{action.name}.{end}'
+                values.append(news.get(name, self.node.value(name)))
+            low, high, rest = ends['low'][-1], ends['high'][-1], action.neutral
+            if not low <= rest <= high:
+                raise UserError(
+                    f'{LIMITS}{action.name}: {low:g} to {high:g} {action.unit} must contain the '
+                    f'neutral command {rest:g}'
+                )
+        self.safety.narrow(np.array(ends['low']), np.array(ends['high']))
