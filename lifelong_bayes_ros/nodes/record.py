@@ -23,8 +23,6 @@ def record(
     load_robot(robot)
     if out.exists():
         raise UserError(f'--out {out}: is there already; give a folder that is not')
-    if not 1 <= file_megabytes <= 65536:
-        raise UserError(f'--file-megabytes {file_megabytes}: give 1 to 65536')
     if domain_id is not None:
         os.environ['ROS_DOMAIN_ID'] = str(domain_id)
     values = {

@@ -170,7 +170,7 @@ def _diagnostics(statuses: Mapping[str, tuple[Any, float]]) -> Table:
 def watch(namespace: str, domain_id: int | None, seconds: float | None = None) -> int:
     """Show the graph in a namespace until Ctrl-C, or for some seconds; returns the exit code."""
     if domain_id is None:
-        domain_id = int(os.environ.get('ROS_DOMAIN_ID', 0))
+        domain_id = int(os.environ.get('ROS_DOMAIN_ID') or 0)
     context = Context()
     context.init(domain_id=domain_id)
     console, executor = Console(), Executor(context)
