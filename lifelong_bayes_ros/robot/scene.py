@@ -146,26 +146,34 @@ def tube(spec: RobotSpec, members: np.ndarray, spread: np.ndarray) -> list[Shape
     points = place(spec, members[:, at].astype(float))
     _, ignorance = view.moments(points)
     centres, noise = place(spec, mean[at]), spread_at(spec, mean[at], aleatoric[at])
-    both = noise + ignorance
-    widest = 2 * SIGMAS * np.sqrt(np.linalg.eigvalsh(both)[:, -1])
-    shrink = np.square(np.minimum(WIDEST * length(spec) / np.maximum(widest, THIN), 1.0))
-    noise, both = (shrink[:, None, None] * covariance for covariance in (noise, both))
-    inner = ellipsoids('noise', centres, noise, NOISE, 0.55)
-    outer = ellipsoids('ignorance', centres, both, IGNORANCE, 0.22)
+    sizes, rotations = axes(np.stack([noise, noise + ignorance]))
+    shrink = np.minimum(WIDEST * length(spec) / sizes[1].max(axis=-1), 1.0)
+    sizes = np.maximum(sizes * shrink[:, None], THIN)
+    inner = ellipsoids('noise', centres, sizes[0], rotations[0], NOISE, 0.55)
+    outer = ellipsoids('ignorance', centres, sizes[1], rotations[1], IGNORANCE, 0.22)
     return [shape for pair in zip(inner, outer, strict=True) for shape in pair]
 
 
-def ellipsoids(
-    ns: str, centres: np.ndarray, covariances: np.ndarray, colour: Colour, alpha: float
-) -> list[Shape]:
-    """The `SIGMAS` ellipsoids of covariances [n, 3, 3] around points [n, 3]."""
+def axes(covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Extents [..., 3] and rotations [..., 3, 3] of the `SIGMAS` ellipsoids of covariances."""
     values, vectors = np.linalg.eigh(covariances)
     # Rotations, not reflections.
-    vectors = vectors * np.sign(np.linalg.det(vectors))[:, None, None]
-    sizes = np.maximum(2 * SIGMAS * np.sqrt(np.maximum(values, 0.0)), THIN)
+    vectors = vectors * np.sign(np.linalg.det(vectors))[..., None, None]
+    return np.maximum(2 * SIGMAS * np.sqrt(np.maximum(values, 0.0)), THIN), vectors
+
+
+def ellipsoids(
+    ns: str,
+    centres: np.ndarray,
+    sizes: np.ndarray,
+    rotations: np.ndarray,
+    colour: Colour,
+    alpha: float,
+) -> list[Shape]:
+    """Ellipsoids around points [n, 3]: their extents [n, 3] along the axes of rotations."""
     return [
         Shape(ns, 'sphere', colour, size, alpha, centre, rotation)
-        for size, centre, rotation in zip(sizes, centres, vectors, strict=True)
+        for size, centre, rotation in zip(sizes, centres, rotations, strict=True)
     ]
 
 
@@ -257,13 +265,14 @@ def scene(
     shapes = body(spec, x)
     robot = max(_top(s) for s in shapes)
     at = place(spec, np.asarray(x, float))
-    widest, most = np.inf, WIDEST * length(spec)
+    most = WIDEST * length(spec)
+    widest = np.inf
     if members is not None:
         shapes.append(fan(spec, members))
         if spread is not None and spread.shape[1:] == members.shape[1:]:
             drawn = tube(spec, members, spread)
             shapes += drawn
-            if max(shape.size.max() for shape in drawn) > 0.999 * most:
+            if max(float(shape.size.max()) for shape in drawn[1::2]) > 0.999 * most:
                 widest = most
     # Near the robot, whatever is foreseen.
     top = min(max(_top(s) for s in shapes), robot + most / 2)
