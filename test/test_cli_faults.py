@@ -53,7 +53,7 @@ def test_a_demo_clears_only_the_folder_of_a_demo(tmp_path):
     robots = tmp_path / 'robot'
     (robots / 'state').mkdir(parents=True)
     (robots / 'state' / STATE).write_text('a real robot')
-    with pytest.raises(UserError, match="holds 'state', which is not of a demo"):
+    with pytest.raises(UserError, match="holds 'state' and was not made by a demo"):
         demo._clear(robots)
     assert (robots / 'state' / STATE).read_text() == 'a real robot'
 

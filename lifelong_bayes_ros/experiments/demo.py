@@ -150,7 +150,10 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     mark = out / MARK
     if not mark.is_file() and (foreign := sorted(p.name for p in out.iterdir())):
-        raise UserError(f'{out} holds {foreign[0]!r}, which is not of a demo; give another --out')
+        raise UserError(
+            f'{out} holds {foreign[0]!r} and was not made by a demo; give another --out, or move it '
+            'away'
+        )
     mark.touch()
     for name in ('bag', 'state', 'log'):
         if (out / name).exists():
