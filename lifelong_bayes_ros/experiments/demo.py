@@ -151,8 +151,8 @@ def _clear(out: Path) -> None:
     mark = out / MARK
     if not mark.is_file() and (foreign := sorted(p.name for p in out.iterdir())):
         raise UserError(
-            f'{out} holds {foreign[0]!r} and was not made by a demo; give another --out, or move it '
-            'away'
+            f'{out} holds {foreign[0]!r} and was not made by a demo; give another --out, or '
+            'move it away'
         )
     mark.touch()
     for name in ('bag', 'state', 'log'):
