@@ -210,6 +210,11 @@ def replay(args: argparse.Namespace) -> int:
         print(f'posterior sha256 {outcome["digest"]}')
         if outcome['equal'] is None and outcome['began_at']:
             print(f'the recording began at transition {outcome["began_at"]} of the learner')
+        elif outcome['knew_more']:
+            print(
+                'the live learner knew more when this recording began, and the bag has no copy of '
+                'its state: this is not its posterior'
+            )
         elif outcome['equal'] is None:
             print('the bag holds no digest of the live posterior to compare with')
         else:

@@ -45,7 +45,10 @@ def register(command: Command) -> None:
         help='.png (or .svg, .pdf) for a picture, .gif or .mp4 for a film',
     )
     sub.add_argument(
-        '--at', type=float, help='second of the recording (default: the end); pictures only'
+        '--at',
+        type=float,
+        help="second of the robot's clock since the first transition, as in the report "
+        '(default: the end); pictures only',
     )
 
     sub = command('report', report, 'one page on a recording or a demo: what changed, how sure')

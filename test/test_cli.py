@@ -106,6 +106,15 @@ def test_a_bag_that_lost_a_transition_says_so(recorded, tiny_prior, tmp_path, ca
     assert outcome['equal'] is False
 
 
+def test_a_recording_of_a_learner_that_knew_more_is_not_taken_for_its_whole_life(
+    recorded, tiny_prior, tmp_path, capsys
+):
+    for name, tape, knew in (('whole', recorded.tape, False), ('late', recorded.tape[30:], True)):
+        write_bag(tmp_path / name, tiny_prior, tape, None)
+        assert cli.main(['replay', str(tmp_path / name)]) == 0
+        assert ('this is not its posterior' in capsys.readouterr().out) == knew
+
+
 def damage(data: bytes) -> bytes:
     spoilt = bytearray(data)
     spoilt[-5] ^= 1

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError, of_a_path
 from lifelong_bayes_ros.experiments import demo, page
-from lifelong_bayes_ros.experiments.bag import TYPES, open_bag
+from lifelong_bayes_ros.experiments.bag import TYPES, content, open_bag
 from lifelong_bayes_ros.learning.store import STATE
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.draft import draft
@@ -229,6 +229,14 @@ def test_the_types_are_those_that_the_nodes_send():
 
     sent = {topic.name: type_name(topic) for topic in FIXED}
     assert {name: sent[name] for name in TYPES} == TYPES
+
+
+def test_an_event_that_is_not_ours_is_told(tmp_path):
+    write_strings(tmp_path / 'theirs', event='door opened')
+    with open_bag(tmp_path / 'theirs') as opened:
+        ((_, message),) = opened.messages('event')
+    with pytest.raises(UserError, match=r"'door opened' where our nodes write JSON"):
+        content(message)
 
 
 def test_a_folder_of_several_bags_is_no_recording(tmp_path, capsys):

@@ -182,6 +182,21 @@ def _whole_files(path: Path, temporary: Path) -> list[Path]:
     return whole or [path]
 
 
+def content(message: Any) -> dict[str, Any]:
+    """What a String message of our nodes tells.
+
+    Raises:
+        UserError: it is of others.
+    """
+    try:
+        found = json.loads(message.data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f'the bag holds {message.data[:40]!r} where our nodes write JSON')
+    return found
+
+
 def read_trace(path: Path) -> Trace:
     """The life that a bag of the simulated robot recorded, step by step."""
     from .life import Trace  # needs the simulator, which no other bag does
@@ -193,12 +208,12 @@ def read_trace(path: Path) -> Trace:
         chosen = ('sim_robot/regime', 'uncertainty', 'learner_state', 'event')
         for kind, message in bag.messages(*chosen):
             if kind == 'sim_robot/regime':
-                truth = json.loads(message.data)
+                truth = content(message)
                 if 'score' in truth and truth['score'] is not None:
                     trace.score.append(truth['score'])
                     trace.crashed.append(truth['crashed'])
             elif kind == 'event':
-                detail = json.loads(message.data)
+                detail = content(message)
                 head = [detail.pop(k) for k in ('event', 'stamp_ns', 'step')]
                 trace.events.append(Event(*head, detail))
             else:

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UserError
 from ..learning.store import write_atomically
 from ..robot import scene
-from .bag import Bag, open_bag
+from .bag import Bag, content, open_bag
 from .draw import DPI, GROUND, SIZE, close_up, frames, paint
 from .replay import Status
 
@@ -70,7 +70,7 @@ def read_story(bag: Bag, path: Path) -> Story:
         raise UserError(f'{path}: {bag.lack("learner_state")}; record all topics of the nodes')
     for kind, message in bag.messages(*wanted):
         if kind == 'event':
-            story.events.append(json.loads(message.data))
+            story.events.append(content(message))
             continue
         values = dict(zip(message.name, message.position.tolist(), strict=True))
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

@@ -17,7 +17,7 @@ from ..learning.store import START, STATE_FOLDER, load_state, save_new
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
-from .bag import Bag, open_bag
+from .bag import Bag, content, open_bag
 
 Status = Callable[[str, float], None]  # what is going on, share done
 
@@ -92,7 +92,7 @@ class Recording:
     def _number_of(self, stamp_ns: int) -> int | None:
         told = None
         for _, message, received in self.bag.timed('event'):
-            event = json.loads(message.data)
+            event = content(message)
             if event['event'] == 'saved' and event['stamp_ns'] == stamp_ns:
                 told = received
                 break
@@ -147,7 +147,8 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         time, digest of the posterior,
         the digests that the live learner recorded when it saved, by transition, and whether the
         replay went through the same ones (None if there are none, or the recording began later
-        than the learner: a state does not hold the short window of its last steps).
+        than the learner: a state does not hold the short window of its last steps); `knew_more`:
+        whether the live learner had learned before the recording, of which the bag has no copy.
 
     Raises:
         UserError: no bag, or it holds no trunk or no transitions, or `out` exists.
@@ -159,10 +160,13 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         learner, digests, orders = recorded.learner(), recorded.digests, recorded.orders
         begun = learner.step
         equal: list[bool] = []
-        first, last, lost, expected = None, 0, 0, None
+        first, last, lost, expected, missed = None, 0, 0, None, 0
         started, cpu = time.perf_counter(), time.process_time()
         for transition in recorded.transitions():
-            lost += 0 if expected is None else transition.sequence - expected
+            if expected is None:
+                missed = transition.sequence
+            else:
+                lost += transition.sequence - expected
             expected = transition.sequence + 1
             first, last = first or transition.stamp_ns, transition.stamp_ns
             learner.observe(transition)
@@ -190,6 +194,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         'recorded': {k: v for k, v in digests.items() if k > begun},
         'began_at': begun,
         'equal': all(equal) if equal else None,
+        'knew_more': recorded.start is None and bool(missed or (digests and not equal)),
     }
 
 
@@ -197,4 +202,4 @@ def _recorded_events(bag: Bag) -> list[dict[str, Any]]:
     """What the live learner told of itself, as far as it was recorded."""
     if not bag.has('event'):
         return []
-    return [json.loads(message.data) for _, message in bag.messages('event')]
+    return [content(message) for _, message in bag.messages('event')]
