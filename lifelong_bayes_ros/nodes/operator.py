@@ -65,9 +65,12 @@ class Operator:
     def keep(self) -> None:
         """Write down what must hold on in a process that takes the place of this one."""
         stopped = self.safety.stopped
-        values = {STOPPED: stopped} if stopped not in ('', NOT_YET) else {}
+        values = self.limits | ({STOPPED: stopped} if stopped not in ('', NOT_YET) else {})
         try:
-            self.kept.write(self.limits | values)
+            if values:
+                self.kept.write(values)
+            else:
+                self.kept.forget()
         except OSError as error:
             self.node.get_logger().error(
                 f'{self.kept.path}: {error.strerror}; a stop and limits given now end with this '
