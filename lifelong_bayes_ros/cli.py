@@ -506,7 +506,8 @@ def refuse(command: str, error: UserError) -> int:
     """Say what was wrong; returns the exit status."""
     # What it says may look like markup, e.g. the name of an extra.
     said = escape(str(error))
-    console.print(f'[red]lifelong-bayes {command}:[/red] {said}', highlight=False)
+    # Unbroken lines: a path must stay whole.
+    console.print(f'[red]lifelong-bayes {command}:[/red] {said}', highlight=False, soft_wrap=True)
     return 2
 
 

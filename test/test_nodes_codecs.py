@@ -183,7 +183,7 @@ class TestTransition:
     @pytest.mark.parametrize(
         ('spoil', 'words'),
         [
-            (lambda m: m.layout.dim.pop(), ['stamp', 'none', '4']),
+            (lambda m: m.layout.dim.pop(-2), ['stamp', 'none', '4']),
             (lambda m: setattr(m.layout.dim[1], 'size', 3), ['a has size 3', 'expected 2']),
             (lambda m: setattr(m.layout.dim[0], 'label', 'x'), ['s has size none', 'expected 6']),
             (lambda m: m.data.pop(), ['has 22 numbers', 'expected 23']),
@@ -206,6 +206,19 @@ class TestTransition:
         message = codecs.transition_to_msg(ARM, sent)
         with pytest.raises(UserError, match='s has size 4, expected 6'):
             codecs.transition_from_msg(QUAD, message)
+
+    def test_one_of_the_same_sizes_is_known_by_its_name(self):
+        zero = np.zeros(6, np.float32)
+        sent = Transition(zero, zero[:2], zero, 0.03, 1, Flag(0), 1, 0)
+        base = load_robot('base')
+        message = codecs.transition_to_msg(base, sent)
+        with pytest.raises(UserError, match=r'robot base, .* not of quad'):
+            codecs.transition_from_msg(QUAD, message)
+        slower = RobotSpec.model_validate({**QUAD.model_dump(), 'period': 0.1})
+        with pytest.raises(UserError, match='another robot file'):
+            codecs.transition_from_msg(slower, codecs.transition_to_msg(QUAD, sent))
+        del message.layout.dim[-1]  # as recorded before it had a name
+        assert codecs.transition_from_msg(QUAD, message).dt == pytest.approx(0.03)
 
 
 class TestCommand:

@@ -230,16 +230,19 @@ def outcome_message(spec: RobotSpec, name: str, label: int, stamp_ns: int) -> An
 def transition_to_msg(spec: RobotSpec, transition: Transition) -> Float32MultiArray:
     """A transition as labelled parts, one dimension of the layout each, one after another."""
     data = array('f', wire.encode(transition).tobytes())
-    return Float32MultiArray(layout=layout(wire.sizes(spec)), data=data)
+    parts = {**wire.sizes(spec), wire.whose(spec): 0}
+    return Float32MultiArray(layout=layout(parts), data=data)
 
 
 def transition_from_msg(spec: RobotSpec, message: Float32MultiArray) -> Transition:
     """The transition of `transition_to_msg`.
 
     Raises:
-        UserError: its layout is not that of this robot.
+        UserError: its layout is not that of this robot, or it is of another one.
     """
-    return wire.decode(spec, message)
+    transition = wire.decode(spec, message)
+    wire.check_robot(spec, message)
+    return transition
 
 
 # ---------------------------------------------------------------------- named channels

@@ -15,6 +15,8 @@ from ..errors import UserError
 from .spec import RobotSpec
 from .transitions import Flag, Transition
 
+ROBOT = 'robot '  # begins the label
+
 
 def sizes(spec: RobotSpec) -> dict[str, int]:
     """Labels of the layout, in order, and how many numbers each has.
@@ -35,6 +37,27 @@ def sizes(spec: RobotSpec) -> dict[str, int]:
         'stamp': 4,
         **({'outcomes': len(spec.outcomes)} if spec.outcomes else {}),
     }
+
+
+def whose(spec: RobotSpec) -> str:
+    """The label, without numbers, that ends the layout: which robot it is."""
+    return f'{ROBOT}{spec.name} {spec.fingerprint}'
+
+
+def check_robot(spec: RobotSpec, message: Any) -> None:
+    """Check that a transition is of this very robot, if it says of which it is.
+
+    Raises:
+        UserError: it is of another one, or of one with another robot file.
+    """
+    for dim in message.layout.dim:
+        if dim.label.startswith(ROBOT) and dim.label != whose(spec):
+            other = dim.label.removeprefix(ROBOT).split()[0]
+            raise UserError(
+                f'transition of robot {other}, or of another robot file of it, not of {spec.name} '
+                'as it is here; start all nodes with the same robot file, and each robot in a '
+                'namespace of its own'
+            )
 
 
 def encode(transition: Transition) -> np.ndarray:
@@ -83,7 +106,7 @@ def check_layout(expected: Mapping[str, int], message: Any, what: str) -> None:
     Raises:
         UserError: naming the label, what was expected and what came.
     """
-    got = {d.label: d.size for d in message.layout.dim}
+    got = {d.label: d.size for d in message.layout.dim if not d.label.startswith(ROBOT)}
     for label, size in expected.items():
         if got.get(label) != size:
             raise UserError(
