@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -72,16 +73,23 @@ class Executor(SingleThreadedExecutor):
         clients = [client for node in nodes for client in node.clients]
         left = max(self._others_at - time.monotonic(), 0.0)
         waiting = self._wait_set(len(subscriptions), len(timers), len(clients))
-        for subscription in subscriptions:
-            waiting.add_subscription(subscription.handle)
-        for timer in timers:
-            waiting.add_timer(timer.handle)
-        for client in clients:
-            waiting.add_client(client.handle)
-        if subscriptions or timers or clients:
-            waiting.wait(round(1e9 * min(seconds, left)))
-        else:  # which a wait set refuses
-            time.sleep(min(seconds, left))
+        with ExitStack() as held:
+            try:
+                # Kilted's context destroys its nodes, maybe in another thread, while we wait.
+                for entity in (*subscriptions, *timers, *clients):
+                    held.enter_context(entity.handle)
+            except InvalidHandle:
+                return
+            for subscription in subscriptions:
+                waiting.add_subscription(subscription.handle)
+            for timer in timers:
+                waiting.add_timer(timer.handle)
+            for client in clients:
+                waiting.add_client(client.handle)
+            if subscriptions or timers or clients:
+                waiting.wait(round(1e9 * min(seconds, left)))
+            else:  # which a wait set refuses
+                time.sleep(min(seconds, left))
         self._check()
         pointers = set(waiting.get_ready_entities('subscription'))
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
