@@ -1,7 +1,6 @@
 """The policy node by itself: beliefs in any order, goals, stops, late plans and what it says."""
 
 import math
-import os
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -201,23 +200,27 @@ def test_a_stop_outlasts_deactivation(policy, sent, tiny_prior):
     assert policy.value('enabled')
 
 
-def test_what_an_operator_said_outlasts_the_process(policy, monkeypatch):
+def test_what_an_operator_said_outlasts_configuration_and_process(policy):
     policy.set_parameters([RosParameter('limits.left.high', value=5.0)])
     policy._on_estop(Bool(data=True))
-    another = os.getpid() + 1
+    policy.trigger_deactivate()
+    policy.trigger_cleanup()
+    policy.trigger_configure()
+    policy.trigger_activate()
+    assert policy.safety.stopped == 'stopped by estop'
+    policy.set_parameters([RosParameter('limits.right.high', value=6.0)])
     for orderly in (False, True):
         if orderly:
             policy.operator.kept.forget()  # as `destroy_node` does
-        with monkeypatch.context() as patch:
-            patch.setattr(os, 'getpid', lambda: another)
-            node = Policy()
-            node.trigger_configure()
-            node.trigger_activate()
+        node = Policy()
+        node.trigger_configure()
+        node.trigger_activate()
         try:
             assert node.safety.stopped == ('' if orderly else 'stopped by estop')
             assert node.value('enabled') == orderly
-            assert node.value('limits.left.high') == (QUAD.action[0].high if orderly else 5.0)
-            assert (node.safety._operator[1][0] == 5.0) != orderly
+            ends = [a.high for a in QUAD.action] if orderly else [5.0, 6.0]
+            assert [node.value(f'limits.{a}.high') for a in ('left', 'right')] == ends
+            np.testing.assert_allclose(node.safety._operator[1], ends, rtol=1e-6)
         finally:
             node.destroy_node()
 

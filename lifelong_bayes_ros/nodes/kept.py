@@ -25,14 +25,13 @@ class Kept:
         self.path = Path(tempfile.gettempdir()) / f'lifelong_bayes_{name}.json'
 
     def read(self) -> dict[str, Any]:
-        """What a process that died kept; empty: nothing."""
+        """What this process, or one that died in its place, kept; empty: nothing."""
         try:
-            found = json.loads(self.path.read_text())
+            if self.path.stat().st_uid != os.getuid():
+                return {}
+            return json.loads(self.path.read_text())
         except (OSError, ValueError):
             return {}
-        # A file of this very process is no news, one of somebody else none of ours.
-        mine = self.path.stat().st_uid == os.getuid()
-        return found['values'] if mine and found['pid'] != os.getpid() else {}
 
     def write(self, values: dict[str, Any]) -> None:
         """Keep these values in the place of those before.
@@ -40,8 +39,7 @@ class Kept:
         Raises:
             OSError: they cannot be written.
         """
-        content = {'pid': os.getpid(), 'values': values}
-        write_atomically(self.path, json.dumps(content).encode())
+        write_atomically(self.path, json.dumps(values).encode())
 
     def forget(self) -> None:
         """An orderly end."""
