@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -432,3 +433,39 @@ def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):
     assert found.command.type == base.command.type
     assert 0.8 * base.period < found.period < 10 * base.period  # as a busy machine published it
     assert 'EDIT' in file.read_text()
+
+
+@pytest.mark.parametrize(('known', 'asked'), [(3, 0), (4, 1)])
+def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
+    tmp_path, tiny_prior, known, asked
+):
+    """Even where the first belief that the recorder hears is not the learner's first."""
+    belief = replace(Learner(tiny_prior).belief(), version=known, stamp_ns=3 * QUAD.period_ns)
+    head = bytes_to_msg(encode_belief(belief, fingerprint(tiny_prior)))
+    requests = []
+
+    def wait_for_reports(count):
+        until = operator.heard + count
+        operator.until(lambda: operator.heard >= until, 'reports')
+
+    def save(request, response):
+        requests.append(request)
+        response.success = True
+        return response
+
+    with started(tmp_path / '1', 'recorder', out=str(tmp_path / 'bag')) as operator:
+        operator.node.create_service(Trigger, 'learner/save', save)
+        outputs = [
+            operator.node.create_publisher(topic.type, topic.name, topic.qos)
+            for topic in (topics.TRANSITION, topics.HEAD, topics.EVENT)
+        ]
+        operator.until(lambda: all(o.get_subscription_count() for o in outputs), 'the recorder')
+        for transition in steps(3):
+            outputs[0].publish(transition_to_msg(QUAD, transition))
+        wait_for_reports(2)
+        outputs[1].publish(head)
+        wait_for_reports(4)
+    assert len(requests) == asked
+    with open_bag(tmp_path / 'bag') as recorded:
+        assert len(list(recorded.messages('transition'))) == 3
+        assert recorded.has('belief/head')

@@ -423,4 +423,4 @@ def test_contacts_of_a_life_through_ros_are_predicted_better_than_by_their_rate(
     # The bag alone gives the same heads, bit for bit.
     replayed = replay_bag(bag, None, lambda what, share: None)
     (saved,) = [e['digest'] for e in events if e['event'] == 'saved'][-1:]
-    assert replayed['equal'] and replayed['digest'] == saved
+    assert replayed['equal'] and replayed['digest'] == saved, replayed

@@ -86,6 +86,7 @@ class Recorder(BaseNode):
 
     def activate(self) -> None:
         self.last_ns = 0
+        self.transitions = 0  # written
         # Whether a belief was heard, a state is wanted, and it was copied or cannot be.
         self.begun = self.asked = self.copied = False
         self.requests: list[Any] = []  # for the state
@@ -139,7 +140,9 @@ class Recorder(BaseNode):
         # Never backwards, whatever the clock does: a bag without an index is read in order.
         self.last_ns = max(self.last_ns, self.get_clock().now().nanoseconds)
         self._attempt_to(lambda: self.writer.write(topic, self.last_ns, message))
-        if topic == topics.HEAD.name and not self.begun:
+        if topic == topics.TRANSITION.name:
+            self.transitions += 1
+        elif topic == topics.HEAD.name and not self.begun:
             self.begun = True
             self._ask_for_state(message)
         elif topic == topics.EVENT.name and self.asked and not self.copied:
@@ -163,7 +166,7 @@ class Recorder(BaseNode):
     def _ask_for_state(self, message: bytes) -> None:
         """Of a learner that knew something before."""
         head = deserialize_message(message, topics.HEAD.type)
-        self.asked = self.value('save_state') and _learned_until(head) > 0
+        self.asked = self.value('save_state') and _knew_more(head, self.transitions)
         self._request()
 
     def _request(self) -> None:
@@ -198,9 +201,14 @@ class Recorder(BaseNode):
         write_atomically(self.out / STATE_FOLDER / START, json.dumps(start).encode())
 
 
-def _learned_until(head: Any) -> int:
-    """Stamp of the last transition that a belief knows of; 0: of none."""
-    return unpack('belief', msg_to_bytes(head), topics.HEAD.name)[1]['stamp_ns']
+def _knew_more(head: Any, transitions: int) -> bool:
+    """Whether a belief knows more than the transitions that were recorded before it.
+
+    The first belief to come need not be the learner's first: a newer one takes its place where DDS
+    is slow to find the recorder.
+    """
+    meta = unpack('belief', msg_to_bytes(head), topics.HEAD.name)[1]
+    return meta['stamp_ns'] > 0 and (transitions == 0 or meta['version'] > transitions)
 
 
 def _wanted(topic: Topic) -> QoSProfile:
