@@ -177,7 +177,7 @@ def small(monkeypatch, tiny_prior):
     names = {'actuator': ('rotor', plants.LOSS), 'drag': ('load', [{'payload': {'mass': 0.3}}])}
     monkeypatch.setattr(bench_stream, 'STREAMS', names)
     monkeypatch.setattr(bench_stream, 'trainings', lambda units: [])
-    for module in (streams, units):
+    for module in (bench_stream, streams, units):
         monkeypatch.setattr(module, 'prior_for', lambda spec: tiny_prior)
     monkeypatch.setitem(METHODS, 'oracle', METHODS['frozen'])
     ran = []
@@ -210,6 +210,8 @@ def test_an_interrupted_bench_goes_on_where_it_was(small, tmp_path):
     again = stream_command(['ours'], [0, 1], tmp_path, status)
     assert len(small) == 12 and again == report
     assert json.loads((tmp_path / 'report.json').read_text()) == report
+    bound = report['tables']['drag']['shifted']['error'][bench_stream.BOUND]
+    assert [k for k, *_ in bound] == [5, 10] and bound[0][1] > bound[1][1] > 0
     # What is damaged or was made from something else is made again.
     file = tmp_path / 'actuator' / 'ours-0.json'
     kept = json.loads(file.read_text())
@@ -262,7 +264,9 @@ def synthetic(scale: dict[str, float], cut_at: dict[str, int]) -> dict:
 def test_rows_judge_what_was_measured():
     scale = {'frozen': 1.0, 'oracle': 0.2, 'ours': 0.3, 'adam': 0.9, 'ivon': 0.9, 'retrain': 0.3}
     runs = synthetic(scale, {'ours': 8, 'adam': 200, 'ivon': 100, 'retrain': 500})
-    rows = {r['name']: r for r in stream_rows(runs, [0, 1])}
+    bound = 1 / np.sqrt(np.maximum(np.arange(2001), 1e-9))
+    bounds = {(stream, seed): bound for stream in bench_stream.STREAMS for seed in (0, 1)}
+    rows = {r['name']: r for r in stream_rows(runs, [0, 1], bounds)}
 
     def of(*words: str) -> dict:
         (found,) = [r for name, r in rows.items() if all(w in name for w in words)]
@@ -280,6 +284,7 @@ def test_rows_judge_what_was_measured():
     )
     assert whole['bar'] == 0.01
     assert of('pole', 'cut the one-step')['bar'] is None
+    assert of('pole', 'bound asks')['value'] == 49
     assert of('pole', 'shifted', 'frozen')['value'] == pytest.approx(0.3)
     specialist = of('pole', 'shifted', 'specialist')
     assert specialist['value'] == pytest.approx(1.5) and specialist['ok']
@@ -287,7 +292,7 @@ def test_rows_judge_what_was_measured():
     assert of('pole', 'least')['value'] == pytest.approx(0.9)
     assert of('pole', 'most')['value'] == pytest.approx(0.91)
     assert of('median')['value'] == pytest.approx(1.0)
-    never = {r['name']: r for r in stream_rows(synthetic(scale, {'adam': 100}), [0, 1])}
+    never = {r['name']: r for r in stream_rows(synthetic(scale, {'adam': 100}), [0, 1], bounds)}
     (first,) = [r for n, r in never.items() if 'actuator' in n and 'cut the one-step' in n]
     assert first['value'] == 2000 and first['ok'] is False
     (lead,) = [r for n, r in never.items() if 'actuator' in n and 'times fewer' in n]

@@ -1,7 +1,8 @@
 """The `bench stream` command: who is right again first, on the same random transitions.
 
 A cart-pole is shifted for 2000 transitions and nominal for 2000 more. Every method sees the same
-data; what it predicts is judged on held-out states all over, in `streams`.
+data; what it predicts is judged on held-out states all over, in `streams`, beside the Cramér-Rao
+bound.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..learning.store import write_atomically
+from ..robot.spec import load_robot
 from . import streams
 from .agents import METHODS, Status
+from .cramer_rao import error_bound
 from .metrics import bootstrap
+from .priors import prior_for
 from .rows import report_object, row
 from .schedule import Life
-from .streams import CHECKPOINTS, HORIZONS, NOMINAL, SHIFTED, Unit, cut
+from .streams import CHECKPOINTS, FACTOR, HORIZONS, NOMINAL, SHIFTED, Unit, cut
 from .sweep import Failure, Job, run_here
 from .units import Shelf, trainings
 
@@ -42,7 +46,9 @@ MEASURES = {
     **{f'open_loop_{h}': f'nRMSE after {h} steps open loop' for h in HORIZONS},
 }
 HALVES = {SHIFTED: 'shifted', NOMINAL: 'back to nominal'}
+BOUND = 'Cramér-Rao bound'  # of the error while shifted
 Runs = dict[tuple[str, str, int], dict[str, Any]]  # by stream, method, seed
+Bounds = dict[tuple[str, int], np.ndarray]  # least error after k transitions, by stream, seed
 
 
 def stream_command(
@@ -87,8 +93,9 @@ def stream_command(
         if shelf:
             data = {'key': _made_from(shelf, unit), 'run': result}
             write_atomically(shelf.path(unit), json.dumps(data, allow_nan=False).encode())
-    report = report_object('bench stream', list(seeds), stream_rows(runs, seeds))
-    report['tables'] = stream_figures(runs, chosen, seeds)
+    bounds = _bounds(seeds)
+    report = report_object('bench stream', list(seeds), stream_rows(runs, seeds, bounds))
+    report['tables'] = stream_figures(runs, chosen, seeds, bounds)
     if out:
         write_atomically(out / 'report.json', json.dumps(report, allow_nan=False).encode())
     return report
@@ -101,6 +108,16 @@ def life_of(shifts: list[dict[str, Any]]) -> Life:
         regimes={SHIFTED: shifts, NOMINAL: []},
         phases=[(SHIFTED, STEPS), (NOMINAL, STEPS)],
     )
+
+
+def _bounds(seeds: Sequence[int]) -> Bounds:
+    spec = load_robot(ROBOT)
+    prior = prior_for(spec)
+    return {
+        (name, seed): error_bound(spec, prior, life_of(shifts), seed)
+        for name, (_, shifts) in STREAMS.items()
+        for seed in seeds
+    }
 
 
 def _run(todo: Sequence[Job], jobs: int, status: Status) -> Iterator[tuple[Any, Any]]:
@@ -143,18 +160,20 @@ def _value(run: dict[str, Any], half: str, measure: str, k: int) -> float:
 
 
 def stream_figures(
-    runs: Runs, methods: Sequence[str], seeds: Sequence[int]
+    runs: Runs, methods: Sequence[str], seeds: Sequence[int], bounds: Bounds
 ) -> dict[str, dict[str, dict[str, dict[str, list]]]]:
-    """Mean over seeds and bootstrap interval of everything measured."""
+    """Mean over seeds and bootstrap interval of everything measured, and of the bound."""
+
+    def estimates(k: int, values: Sequence[float]) -> list[float]:
+        return [k, float(np.mean(values)), *bootstrap(values)]
 
     def series(stream: str, half: str, measure: str, method: str) -> list[list[float]]:
-        line = []
-        for k in (0, *CHECKPOINTS):
-            values = [_value(runs[stream, method, s], half, measure, k) for s in seeds]
-            line.append([k, float(np.mean(values)), *bootstrap(values)])
-        return line
+        return [
+            estimates(k, [_value(runs[stream, method, s], half, measure, k) for s in seeds])
+            for k in (0, *CHECKPOINTS)
+        ]
 
-    return {
+    figures = {
         stream: {
             half: {
                 measure: {method: series(stream, half, measure, method) for method in methods}
@@ -164,9 +183,14 @@ def stream_figures(
         }
         for stream in STREAMS
     }
+    for stream in STREAMS:
+        figures[stream][SHIFTED]['error'][BOUND] = [
+            estimates(k, [bounds[stream, s][k] for s in seeds]) for k in CHECKPOINTS
+        ]
+    return figures
 
 
-def stream_rows(runs: Runs, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def stream_rows(runs: Runs, seeds: Sequence[int], bounds: Bounds) -> list[dict[str, Any]]:
     """The figures that have a bar, of the methods that were run."""
     methods = {method for _, method, _ in runs}
     rows = []
@@ -180,6 +204,12 @@ def stream_rows(runs: Runs, seeds: Sequence[int]) -> list[dict[str, Any]]:
         bars = (12.0, 5.0) if judged else (None, None)
         interval = bootstrap(cuts['ours'])
         rows.append(row(what, mean, 'transitions', 'lower', *bars, interval))
+        at_best = [_allowed(runs, stream, s, bounds[stream, s]) for s in seeds]
+        what = f'{label}: transitions that the {BOUND} asks for'
+        interval = bootstrap(at_best)
+        rows.append(
+            row(what, float(np.mean(at_best)), 'transitions', 'lower', None, None, interval)
+        )
         if stream not in OUTSIDE:  # there it need not be cut at all
             rows += _lead_rows(runs, stream, label, cuts, seeds)
         rows += _off_policy_rows(runs, stream, label, seeds)
@@ -230,9 +260,18 @@ def _cuts(runs: Runs, stream: str, method: str, seeds: Sequence[int]) -> np.ndar
     found = []
     for seed in seeds:
         errors = {int(k): e for k, e in runs[stream, method, seed][SHIFTED]['error'].items()}
-        frozen = runs[stream, 'frozen', seed][SHIFTED]['error']['0']
-        found.append(min(cut(errors, frozen), STEPS))
+        found.append(min(cut(errors, _frozen(runs, stream, seed)), STEPS))
     return np.array(found, dtype=float)
+
+
+def _frozen(runs: Runs, stream: str, seed: int) -> float:
+    return runs[stream, 'frozen', seed][SHIFTED]['error']['0']
+
+
+def _allowed(runs: Runs, stream: str, seed: int, bound: np.ndarray) -> float:
+    """Transitions after which the bound is as low as the cut asks; `STEPS` if it never is."""
+    low = np.flatnonzero(bound <= _frozen(runs, stream, seed) / FACTOR)
+    return float(min(low[0], STEPS)) if len(low) else float(STEPS)
 
 
 def _spent(
@@ -335,7 +374,8 @@ def stream_tables(figures: dict[str, Any]) -> Iterator[Table]:
                     table.add_column(str(k), justify='right')
                 for method, line in methods.items():
                     cells = [_cell(*values) for _, *values in line]
-                    table.add_row(method, *cells)
+                    before = [''] * (1 + len(CHECKPOINTS) - len(cells))  # the bound has no start
+                    table.add_row(method, *before, *cells)
                 yield table
 
 

@@ -34,6 +34,7 @@ RESET = 100  # transitions between two random states
 PAUSE_NS = 1_000_000_000  # what a reset takes
 KEEP, SPREAD = 0.9, 0.6  # Ornstein-Uhlenbeck commands: correlation, sd in half ranges
 SAMPLES, RUNS = 1000, 200  # one-step transitions and open-loop runs to judge by
+FACTOR = 7.0  # by which an error is to be cut
 DIVERGED = 1e3  # an open-loop prediction that leaves the numbers counts as this wrong, in units
 SHIFTED, NOMINAL = 'shifted', 'nominal'
 # Where the one-step error is looked at: at every transition first, then ever more seldom.
@@ -144,7 +145,7 @@ def _judge(half: dict[str, Any], test: HeldOut, agent: Agent, k: int, step: int)
         half['open_loop'][k] = test.open_loop(dynamics, belief)
 
 
-def cut(errors: dict[int, float], frozen: float, factor: float = 7.0) -> float:
+def cut(errors: dict[int, float], frozen: float, factor: float = FACTOR) -> float:
     """Transitions after which the one-step error is `factor` times below the frozen model's.
 
     It must still be at the next look, so that no lucky draw counts. Infinite if it never is.
