@@ -34,6 +34,7 @@ PRECISION = 1.0  # of the prior over weights
 WORLDS = 2
 IMAGINED = 500  # inputs of each region
 JOINT = 'joint training'
+OWN = 'a network for each'  # region, trained on all of it: nothing is forgotten, nothing shared
 
 
 class World:
@@ -150,6 +151,12 @@ def regions(
     solve(together, sum(losses, weights_prior(together)), 2 * ITERATIONS)
     solve(start, Loss(world.seen[0]) + weights_prior(start), ITERATIONS)
     found = {JOINT: (world.error(together, old), world.error(together, [REGIONS - 1]))}
+    own = []
+    for k, seen in enumerate(world.seen):
+        network = world.network()
+        solve(network, Loss(seen) + weights_prior(network), ITERATIONS)
+        own.append(world.error(network, [k]))
+    found[OWN] = float(np.sqrt(np.mean(np.square(own[:-1])))), own[-1]
     for number, name in enumerate(methods):
         progress((number + 1) / (len(methods) + 1))
         past, network = METHODS[name](), world.network()
@@ -166,7 +173,7 @@ def region_rows(seeds: Sequence[int], progress: Progress) -> list[dict[str, Any]
     seeds = seeds[:WORLDS]
     for number, seed in enumerate(seeds):
         found = regions(seed, lambda s, n=number: progress((n + s) / len(seeds)))
-        for name in METHODS:
+        for name in (*METHODS, OWN):
             ratio = np.log(np.array(found[name]) / np.array(found[JOINT]))
             ratios.setdefault(name, []).append(ratio)
     rows = []
