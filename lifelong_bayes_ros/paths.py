@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+from .errors import UserError
 
 PACKAGE = 'lifelong_bayes_ros'
 
@@ -34,3 +37,22 @@ def cache_dir() -> Path:
         return Path(override)
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(base) / PACKAGE
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make a folder and write to it once, before anything takes long.
+
+    Raises:
+        UserError: not possible, and why; begins with `what`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'x')
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f'{what}: cannot write to {folder} ({error.strerror}); give a folder that this user '
+            'may write to, or make room there'
+        ) from None

@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError, of_a_path
-from lifelong_bayes_ros.experiments import demo, page
+from lifelong_bayes_ros.experiments import bench_stream, demo, lives, page
 from lifelong_bayes_ros.experiments.bag import TYPES, content, open_bag
 from lifelong_bayes_ros.learning.store import STATE
 from lifelong_bayes_ros.paths import share_dir
@@ -105,6 +105,17 @@ def test_where_nothing_can_be_written_a_command_says_so(tmp_path, capsys):
     (tmp_path / 'file').touch()
     said = fails(capsys, 'demo', '--out', tmp_path / 'file')
     assert str(tmp_path / 'file') in said and 'a folder is needed' in said
+
+
+@pytest.mark.parametrize('command', [('life', '--robots', 'quad'), ('bench', 'stream')])
+def test_where_results_cannot_be_written_is_told_before_the_work(
+    command, tmp_path, monkeypatch, capsys
+):
+    for module in (lives, bench_stream):
+        monkeypatch.setattr(module, 'trainings', lambda units: pytest.fail('it has begun'))
+    (tmp_path / 'file').touch()
+    said = fails(capsys, *command, '--out', tmp_path / 'file' / 'results')
+    assert f'--out: cannot write to {tmp_path}/file/results (Not a directory); give' in said
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')

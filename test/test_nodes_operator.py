@@ -299,21 +299,27 @@ def test_a_learner_can_be_stopped_and_started_again_and_counts_what_it_missed(
 
 
 @pytest.mark.parametrize(
-    ('setting', 'value', 'words'),
+    ('node', 'setting', 'value', 'words'),
     [
-        ('state_dir', 'file/state', 'parameter state_dir: cannot write to'),
-        ('device', 'cuda:7', 'parameter device: cuda:7 is not there'),
-        ('device', 'tpu', "'tpu' is none of cpu, cuda"),
-        ('prior', 'nowhere.safetensors', 'prior nowhere.safetensors does not exist'),
+        ('learner', 'state_dir', 'file/state', 'parameter state_dir: cannot write to'),
+        ('learner', 'device', 'cuda:7', 'parameter device: cuda:7 is not there'),
+        ('learner', 'prior', 'nowhere.safetensors', 'prior nowhere.safetensors does not exist'),
+        (
+            'policy',
+            'planner_device',
+            'tpu',
+            "parameter planner_device: 'tpu' is none of cpu, cuda",
+        ),
     ],
 )
-def test_a_learner_that_cannot_work_does_not_configure(
-    tmp_path, prior_file, setting, value, words
+def test_a_node_that_cannot_work_does_not_configure(
+    tmp_path, prior_file, node, setting, value, words
 ):
     (tmp_path / 'file').write_text('in the way')
     value = str(tmp_path / value) if setting == 'state_dir' else value
-    settings = {'prior': prior_file, setting: value}
-    with pytest.raises(UserError) as caught, started(tmp_path / 'log', 'learner', **settings):
+    settings = {'prior': prior_file} if node == 'learner' else {}
+    settings[setting] = value
+    with pytest.raises(UserError) as caught, started(tmp_path / 'log', node, **settings):
         pass
     assert words in str(caught.value)
     assert 'Traceback' not in str(caught.value)
@@ -464,7 +470,7 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
             outputs[0].publish(transition_to_msg(QUAD, transition))
         wait_for_reports(2)
         outputs[1].publish(head)
-        wait_for_reports(4)
+        wait_for_reports(3)
     assert len(requests) == asked
     with open_bag(tmp_path / 'bag') as recorded:
         assert len(list(recorded.messages('transition'))) == 3

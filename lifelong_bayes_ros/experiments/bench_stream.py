@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..learning.store import write_atomically
+from ..paths import check_writable
 from ..robot.spec import load_robot
 from . import streams
 from .agents import METHODS, Status
@@ -73,8 +74,10 @@ def stream_command(
         [transitions, mean, low, high].
 
     Raises:
-        UserError: a unit failed.
+        UserError: `out` cannot be written, or a unit failed.
     """
+    if out:
+        check_writable(out, '--out')
     chosen = [name for name in METHODS if name in methods or name in REFERENCES]
     units = [
         Unit(name, life_of(shifts), method, seed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..learning.store import write_atomically
-from ..paths import cache_dir
+from ..paths import cache_dir, check_writable
 from ..robot.spec import RobotSpec
 from .agents import METHODS, Setting, Status
 from .aggregate import grouped, over_seeds, phases_over_seeds
@@ -108,7 +108,7 @@ def life_command(
         a life, over seeds) and `failed`.
 
     Raises:
-        UserError: unknown life or method, or pre-training failed.
+        UserError: unknown life or method, `out` cannot be written, or pre-training failed.
     """
     chosen = [name for name in METHODS if name in methods or name in REFERENCES]
     units = [
@@ -119,6 +119,8 @@ def life_command(
     ]
     if ray:
         ray_module()  # before anything takes long
+    if out:
+        check_writable(out, '--out')
     _train(units, jobs, status)
     shelf = Shelf(out / 'units') if out else None
     runs, fresh, failed = _run(units, shelf, jobs, ray, status, notify)

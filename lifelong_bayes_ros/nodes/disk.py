@@ -1,34 +1,11 @@
-"""Folders that nodes write to: whether they can, and how much room is left."""
+"""How much room is left where nodes write to."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from ..errors import UserError
-
 LOW = 500e6  # bytes free from which on to warn
-
-
-def check_writable(folder: Path, parameter: str) -> None:
-    """Make a folder and write to it once.
-
-    Raises:
-        UserError: not possible, and why.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise UserError(
-            f'parameter {parameter}: cannot write to {folder} ({error.strerror}); give a folder '
-            'that this user may write to, or make room there'
-        ) from None
 
 
 def room(folder: Path) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from ..learning.saver import Saved, Saver
 from ..learning.settings import LearnerConfig
 from ..learning.store import STATE, load_state
 from ..memory.sensitivity import memory_map
+from ..paths import check_writable
 from . import topics
 from .base import OK, SEED, WARN, BaseNode, Parameter, run
 from .choices import choice_from_msg
@@ -38,7 +39,8 @@ from .codecs import (
     table_to_msg,
     transition_from_msg,
 )
-from .disk import check_writable, room
+from .devices import usable_device
+from .disk import room
 
 torch.set_num_threads(1)
 
@@ -66,7 +68,7 @@ class LearnerNode(BaseNode):
         self.spec = self.load_spec()
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
         if self.folder is not None:
-            check_writable(self.folder, 'state_dir')
+            check_writable(self.folder, 'parameter state_dir')
         self.saver = None if self.folder is None else Saver(self.folder)
         self.unsaved = ''  # why the state could not be kept the last time
         self.learner = self._new_learner()
@@ -150,7 +152,7 @@ class LearnerNode(BaseNode):
 
     # ------------------------------------------------------------------ start
     def _new_learner(self) -> Learner:
-        device = usable_device(self.value('device'))
+        device = usable_device('device', self.value('device'))
         keeps = self.folder is not None and self.value('resume')
         self.resumed = keeps and (self.folder / STATE).exists()
         if self.resumed:
@@ -359,25 +361,6 @@ class LearnerNode(BaseNode):
     def _event(self, name: str, **detail: Any) -> None:
         learner = self.learner
         self._publish_event(Event(name, learner.stamp_ns, learner.step, detail))
-
-
-def usable_device(name: str) -> str:
-    """The device of a parameter: cpu, cuda, cuda:1, ..., or auto.
-
-    Raises:
-        UserError: it is not there.
-    """
-    if name == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    kind, _, number = name.partition(':')
-    if name != 'cpu' and (kind != 'cuda' or (number and not number.isdigit())):
-        raise UserError(f'parameter device: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
-    if kind == 'cuda' and int(number or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f'parameter device: {name} is not there, torch {torch.__version__} sees '
-            f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
-        )
-    return name
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,6 +42,7 @@ from .codecs import (
     read_channels,
     table_to_msg,
 )
+from .devices import usable_device
 from .forecaster import Forecaster
 from .goals import read_goal
 from .operator import NOT_YET, Operator
@@ -82,12 +83,14 @@ class Policy(BaseNode):
             1e3,
             live=True,
         ),
+        Parameter('planner_device', 'cpu', 'where plans are weighed: cpu, cuda, or auto'),
         SEED,
     )
 
     def configure(self) -> None:
         self.spec = self.load_spec()
         self.lockstep = self.value('lockstep')
+        self.device = usable_device('planner_device', self.value('planner_device'))
         self.acts_at_start = self.value('enabled_at_start') and self.value('enabled')
         self.assembler = StateAssembler(self.spec)
         self.safety = Safety(self.spec)
@@ -276,7 +279,8 @@ class Policy(BaseNode):
         if self.controller is None:
             self.prior_id = prior_id
             age = self.value('max_belief_age')
-            self.controller = Controller(dynamics, self.value('seed'), age, self.safety)
+            seed = self.value('seed')
+            self.controller = Controller(dynamics, seed, age, self.safety, self.device)
             self.controller.aim(self.goal)
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period

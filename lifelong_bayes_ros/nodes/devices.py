@@ -1,0 +1,26 @@
+"""Where a node computes, by parameter."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import UserError
+
+
+def usable_device(parameter: str, name: str) -> str:
+    """The device of torch that a parameter names: cpu, cuda, cuda:1, ..., or auto.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    kind, _, number = name.partition(':')
+    if name != 'cpu' and (kind != 'cuda' or (number and not number.isdigit())):
+        raise UserError(f'parameter {parameter}: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
+    if kind == 'cuda' and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f'parameter {parameter}: {name} is not there, torch {torch.__version__} sees '
+            f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
+        )
+    return name
