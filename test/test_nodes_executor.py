@@ -131,7 +131,7 @@ def test_a_callback_may_destroy_what_is_next(served):
     second = served.node.create_subscription(Int32, 'other', heard.append, 10)
     output = served.other.create_publisher(Int32, 'other', 10)
     served.until(lambda: output.get_subscription_count() == 2)
-    served.executor._others_at = time.monotonic() + 60.0  # in a round of its own
+    served.executor._look_at = time.monotonic() + 60.0  # in a round of its own
     output.publish(Int32(data=3))
     time.sleep(0.2)  # until both have it
     served.until(lambda: heard)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from rclpy._rclpy_pybind11 import InvalidHandle, WaitSet
 from rclpy.callback_groups import CallbackGroup
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import (
     ExternalShutdownException,
@@ -16,10 +17,13 @@ from rclpy.executors import (
     SingleThreadedExecutor,
     TimeoutException,
 )
+from rclpy.node import Node
 from rclpy.service import Service
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
-SELDOM = 0.05  # s between two rounds of rclpy where nothing asks for one
-LOOK = 0.9 * SELDOM  # and least time between two looks at a service
+SELDOM = 0.05  # s between two looks for requests, which hardly ever come
+RARELY = 0.5  # s between two rounds of rclpy where nothing asks for one, for its events
 
 
 class Executor(SingleThreadedExecutor):
@@ -27,8 +31,9 @@ class Executor(SingleThreadedExecutor):
 
     For every message rclpy builds anew, in Python, all that it waits for, and a task. Here a round
     waits for messages, timers and answers alone, and hands messages to their callbacks directly. A
-    round of rclpy follows when one of the others is there, and every `SELDOM` seconds for requests
-    and events, which hardly ever come while messages do a hundred times per second.
+    round of rclpy follows when one of the others is there. For requests it looks every `SELDOM`
+    seconds only: a node has a dozen services that are hardly ever called, while messages come a
+    hundred times per second.
 
     Callbacks of subscriptions take the message alone and are no coroutines; what is destroyed is
     destroyed in the thread that spins.
@@ -36,23 +41,20 @@ class Executor(SingleThreadedExecutor):
 
     def __init__(self, context: Context | None = None) -> None:
         super().__init__(context=context)
-        self._look_at: WeakKeyDictionary[Service, float] = WeakKeyDictionary()
-        self._others_at = 0.0  # when a round of rclpy is due, whatever comes
-        self._sizes: tuple[int, ...] = ()
-        self._waiting: WaitSet | None = None
+        self._look_at = 0.0  # when to look for requests
+        self._rclpy_at = 0.0  # when a round of rclpy is due, whatever comes
+        self._asked = False  # whether this round of rclpy is for requests as well
+        self._kept: dict[str, tuple[tuple[int, ...], WaitSet]] = {}
 
     def can_execute(self, entity: Any) -> bool:
         """Whether to wait for an entity in this round of rclpy."""
-        if isinstance(entity, Service):
-            now = time.monotonic()
-            if now < self._look_at.get(entity, 0.0):
-                return False
-            self._look_at[entity] = now + LOOK
+        if isinstance(entity, Service) and not self._asked:
+            return False
         return super().can_execute(entity)
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """As every executor does; what is waited for goes before its context."""
-        self._sizes, self._waiting = (), None
+        self._kept.clear()
         return super().shutdown(timeout_sec)
 
     def round(self, seconds: float) -> None:
@@ -71,25 +73,10 @@ class Executor(SingleThreadedExecutor):
         ]
         timers = [timer for node in nodes for timer in node.timers]
         clients = [client for node in nodes for client in node.clients]
-        left = max(self._others_at - time.monotonic(), 0.0)
-        waiting = self._wait_set(len(subscriptions), len(timers), len(clients))
-        with ExitStack() as held:
-            try:
-                # Kilted's context destroys its nodes, maybe in another thread, while we wait.
-                for entity in (*subscriptions, *timers, *clients):
-                    held.enter_context(entity.handle)
-            except InvalidHandle:
-                return
-            for subscription in subscriptions:
-                waiting.add_subscription(subscription.handle)
-            for timer in timers:
-                waiting.add_timer(timer.handle)
-            for client in clients:
-                waiting.add_client(client.handle)
-            if subscriptions or timers or clients:
-                waiting.wait(round(1e9 * min(seconds, left)))
-            else:  # which a wait set refuses
-                time.sleep(min(seconds, left))
+        left = min(seconds, max(self._look_at - time.monotonic(), 0.0))
+        waiting = self._wait(left, subscriptions, timers, clients)
+        if waiting is None:
+            return
         self._check()
         pointers = set(waiting.get_ready_entities('subscription'))
         others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
@@ -103,22 +90,65 @@ class Executor(SingleThreadedExecutor):
                 continue
             if taken is not None:
                 subscription.callback(taken[0])
-        if others or time.monotonic() >= self._others_at:
-            self._others_at = time.monotonic() + SELDOM
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + SELDOM
+            others = self._look(nodes) or others
+        if others:
             self._serve_others()
+            self._asked = False
 
     def _check(self) -> None:
         if not self.context.ok():
             raise ExternalShutdownException
 
-    def _wait_set(self, *sizes: int) -> WaitSet:
-        """An empty wait set for so many subscriptions, timers and clients."""
-        if self._sizes != sizes:
-            subscriptions, timers, clients = sizes
-            self._waiting = WaitSet(subscriptions, 0, timers, clients, 0, 0, self.context.handle)
-            self._sizes = sizes
-        self._waiting.clear_entities()
-        return self._waiting
+    def _look(self, nodes: Sequence[Node]) -> bool:
+        """Whether a request is there, or a round of rclpy is due."""
+        now = time.monotonic()
+        self._asked = now >= self._rclpy_at
+        services = [service for node in nodes for service in node.services]
+        if self._asked:
+            self._rclpy_at = now + RARELY
+        elif services:
+            waiting = self._wait(0.0, services=services)
+            self._asked = waiting is not None and bool(waiting.get_ready_entities('service'))
+        return self._asked
+
+    def _wait(
+        self,
+        seconds: float,
+        subscriptions: Sequence[Subscription] = (),
+        timers: Sequence[Timer] = (),
+        clients: Sequence[Client] = (),
+        services: Sequence[Service] = (),
+    ) -> WaitSet | None:
+        """Wait for one of these to be ready; None where one of them is being destroyed."""
+        sizes = len(subscriptions), 0, len(timers), len(clients), len(services), 0
+        what = 'requests' if services else 'all else'
+        known, waiting = self._kept.get(what, ((), None))
+        if known != sizes:
+            waiting = WaitSet(*sizes, self.context.handle)
+            self._kept[what] = sizes, waiting
+        waiting.clear_entities()
+        with ExitStack() as held:
+            try:
+                # Kilted's context destroys its nodes, maybe in another thread, while we wait.
+                for entity in (*subscriptions, *timers, *clients, *services):
+                    held.enter_context(entity.handle)
+            except InvalidHandle:
+                return None
+            for add, entities in (
+                (waiting.add_subscription, subscriptions),
+                (waiting.add_timer, timers),
+                (waiting.add_client, clients),
+                (waiting.add_service, services),
+            ):
+                for entity in entities:
+                    add(entity.handle)
+            if any(sizes):
+                waiting.wait(round(1e9 * seconds))
+            else:  # which a wait set refuses
+                time.sleep(seconds)
+        return waiting
 
     def _serve_others(self) -> None:
         """All that rclpy finds ready by now."""
