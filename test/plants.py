@@ -21,7 +21,14 @@ QUAD = load_robot('quad')
 HOME = []
 LOSS = [{'actuator_gain': {'actuator': 'left', 'factor': 0.5}}]
 SMALL = PretrainConfig(
-    width=16, regimes=8, per_regime=150, nominal=1500, steps=300, family=12, per_family=150
+    width=16,
+    regimes=8,
+    per_regime=150,
+    nominal=1500,
+    steps=300,
+    family=12,
+    per_family=150,
+    per_hypothesis=100,
 )
 
 

@@ -33,7 +33,15 @@ from lifelong_bayes_ros.nodes.codecs import bytes_to_msg
 from lifelong_bayes_ros.robot.spec import load_robot
 
 TINY = PretrainConfig(
-    width=16, regimes=8, per_regime=100, nominal=500, steps=100, family=8, per_family=100
+    width=16,
+    regimes=8,
+    per_regime=100,
+    nominal=500,
+    steps=100,
+    family=8,
+    per_family=100,
+    per_set=8,
+    per_hypothesis=60,
 )
 LIFE = """
 robot: quad

@@ -373,7 +373,14 @@ def test_contacts_of_a_life_through_ros_are_predicted_better_than_by_their_rate(
 
     spec = robot('arm', contact=OUTCOMES['contact'])
     config = PretrainConfig(
-        width=24, regimes=8, per_regime=200, nominal=1500, steps=300, family=12, per_family=150
+        width=24,
+        regimes=8,
+        per_regime=200,
+        nominal=1500,
+        steps=300,
+        family=12,
+        per_family=150,
+        per_hypothesis=100,
     )
     files = {n: tmp_path / n for n in ('arm.yaml', 'life.yaml', 'arm.safetensors')}
     files['arm.yaml'].write_text(spec.dump())
