@@ -9,14 +9,14 @@
 #define LANES 8
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* phi' block phi */
+/* phi' block phi, of a block with nothing below its diagonal. */
 static float quadratic(int rows, int stride, const float *block, const float *phi)
 {
     vec sums[4] = {{0}};
     for (int r = 0; r < rows; r++) {
         const float *row = block + (int64_t)r * stride;
         vec sum = {0};
-        for (int c = 0; c < stride; c += LANES)
+        for (int c = r - r % LANES; c < stride; c += LANES)
             sum += *(const vec *)(row + c) * *(const vec *)(phi + c);
         sums[r & 3] += phi[r] * sum;
     }
@@ -27,11 +27,11 @@ static float quadratic(int rows, int stride, const float *block, const float *ph
     return total;
 }
 
-/* Blocks are P_ij [heads][pairs i <= j][features][stride], cross C_i [heads][outputs][tails][stride],
- * tail D [heads][tails][tails], weights [heads][outputs][features], structured [heads][tails];
- * tangent T [outputs][tails], noise [heads][outputs]. `phi` [stride] is given in both types.
- * Out: residual [heads][outputs], squared distance and log determinant [heads]. Returns 0, or 1 if
- * a predictive is not positive definite. */
+/* Blocks are P_ij [heads][pairs i <= j][features][stride], folded onto their upper triangles; cross
+ * C_i [heads][outputs][tails][stride], tail D [heads][tails][tails], weights [heads][outputs]
+ * [features], structured [heads][tails]; tangent T [outputs][tails], noise [heads][outputs]. `phi`
+ * [stride] is given in both types. Out: residual [heads][outputs], squared distance and log
+ * determinant [heads]. Returns 0, or 1 if a predictive is not positive definite. */
 int32_t bank_score(int32_t heads, int32_t outputs, int32_t features, int32_t stride, int32_t tails,
                    const float *blocks, const float *cross, const double *tail,
                    const double *weights, const double *structured, const float *phi,

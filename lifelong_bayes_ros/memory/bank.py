@@ -6,8 +6,9 @@ that the predictive covariance of outputs i and j is
     S_ij = φᵀ P_ij φ + φᵀ C_i T_jᵀ + φᵀ C_j T_iᵀ + T_i D T_jᵀ,
 
 with P_ij, C_i and D the blocks of a head's covariance. Only the blocks with i ≤ j are kept, in
-float32: reading them is all the cost. `bank.c` does it, built on first use (see `blr.kernel`);
-where there is no C compiler, numpy serves.
+float32, and of these the upper triangle, onto which the lower one is folded: reading them is all
+the cost. `bank.c` does it, built on first use (see `blr.kernel`); where there is no C compiler,
+numpy serves.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Bank:
         self._upper = np.triu_indices(outputs)
         pairs = len(self._upper[0])
         self._blocks = np.empty((0, pairs, features, self._stride), np.float32)
+        self._fold = np.triu(np.ones((features, features))) - 0.5 * np.eye(features)
 
     def sync(self, heads: Sequence[Gaussian]) -> None:
         """Hold these posteriors, copying those that are not held yet."""
@@ -76,7 +78,8 @@ class Bank:
                 continue
             covariance = head.covariance.cpu().numpy()
             blocks = covariance[: ds * nf, : ds * nf].reshape(ds, nf, ds, nf)
-            self._blocks[i, :, :, :nf] = blocks[self._upper[0], :, self._upper[1]]
+            pairs = blocks[self._upper[0], :, self._upper[1]]
+            self._blocks[i, :, :, :nf] = (pairs + pairs.transpose(0, 2, 1)) * self._fold
         covariances = [h.covariance.cpu().numpy() for h in heads]
         means = np.stack([h.mean.cpu().numpy() for h in heads])
         cross = np.stack([c[ds * nf :, : ds * nf].T for c in covariances])

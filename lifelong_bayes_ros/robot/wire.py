@@ -85,8 +85,10 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
     expected = sizes(spec)
     check_layout(expected, message, f'transition of robot {spec.name}')
     data = np.array(message.data, dtype=np.float32)
-    cuts = np.cumsum(list(expected.values()))[:-1]
-    part = dict(zip(expected, np.split(data, cuts), strict=True))
+    part, start = {}, 0
+    for label, size in expected.items():
+        part[label] = data[start : start + size]
+        start += size
     return Transition(
         part['s'],
         part['a'],
