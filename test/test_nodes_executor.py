@@ -86,6 +86,24 @@ def test_timers_services_and_answers_are_served_beside_messages(served, flood):
     assert not flood or len(served.messages) > 20
 
 
+@pytest.mark.parametrize('busy', [False, True])
+def test_a_request_is_seen_by_itself_and_beside_a_timer_that_never_catches_up(served, busy):
+    served.node.create_service(Trigger, 'ask', lambda request, response: response)
+    client = served.other.create_client(Trigger, 'ask')
+    served.until(client.service_is_ready)
+    if busy:
+        served.node.create_timer(0.005, lambda: time.sleep(0.02))
+    else:
+        served.executor._rclpy_at = time.monotonic() + 60.0  # not by a round of rclpy
+    client.call_async(Trigger.Request())
+    answered = threading.Event()
+    services = list(served.node.services)
+    (asked,) = [s for s in services if s.srv_name.endswith('ask')]
+    callback = asked.callback
+    asked.callback = lambda *a: (answered.set(), callback(*a))[1]
+    served.until(answered.is_set)
+
+
 def test_it_comes_back_in_time_where_nothing_happens(served):
     served.executor.round(0.0)
     started = time.monotonic()

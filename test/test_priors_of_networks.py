@@ -295,6 +295,20 @@ def test_no_method_of_the_regions_sees_more_of_the_past_than_it_keeps(
         assert float(past(network).detach()) == pytest.approx(before)
 
 
+def test_the_regions_have_a_row_for_every_method_and_for_what_forgets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = {'SEEN': 20, 'TEST': 5, 'STORED': 10, 'WIDTHS': (2,), 'ITERATIONS': 3, 'IMAGINED': 5}
+    for constant, value in small.items():
+        monkeypatch.setattr(bench_memory_regions, constant, value)
+    shares: list[float] = []
+    rows = bench_memory_regions.region_rows([0], shares.append)
+    names = (*bench_memory_regions.METHODS, bench_memory_regions.OWN)
+    assert [r['name'].split(', ')[-1] for r in rows[::2]] == [n.split(', ')[-1] for n in names]
+    assert all(r['value'] > 0 for r in rows)
+    assert shares == sorted(shares) and shares[0] > 0 and shares[-1] <= 1
+
+
 def test_jacobians_are_those_of_autograd() -> None:
     network = mlp(2, (3,), 2, 0)
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double()

@@ -61,7 +61,7 @@ class Controller:
 
         `device`: of torch, where plans are weighed.
         """
-        self.dynamics = dynamics
+        self.dynamics, self.device = dynamics, device
         self.planner = Planner(dynamics, seed, device)
         self.planner.max_belief_age = max_belief_age
         self.safety = safety or Safety(dynamics.spec)

@@ -28,9 +28,9 @@ class Deadline:
 
     def warm(self, belief: Belief) -> None:
         """Plan once for nothing, so that the first plan need not wait for what loads on use."""
-        dynamics = self.controller.dynamics
+        dynamics, device = self.controller.dynamics, self.controller.device
         nowhere = State(0, np.zeros(len(dynamics.spec.state), np.float32))
-        self._thread.submit(Controller(dynamics).act, nowhere, belief).result()
+        self._thread.submit(Controller(dynamics, device=device).act, nowhere, belief).result()
 
     def act(self, state: State, belief: Belief) -> Act:
         """Choose the command for a state, in time."""

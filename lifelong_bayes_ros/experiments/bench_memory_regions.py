@@ -153,12 +153,13 @@ def regions(
     found = {JOINT: (world.error(together, old), world.error(together, [REGIONS - 1]))}
     own = []
     for k, seen in enumerate(world.seen):
+        progress(0.2 * (k + 1) / (len(world.seen) + 1))
         network = world.network()
         solve(network, Loss(seen) + weights_prior(network), ITERATIONS)
         own.append(world.error(network, [k]))
     found[OWN] = float(np.sqrt(np.mean(np.square(own[:-1])))), own[-1]
     for number, name in enumerate(methods):
-        progress((number + 1) / (len(methods) + 1))
+        progress(0.2 + 0.8 * (number + 1) / (len(methods) + 1))
         past, network = METHODS[name](), world.network()
         network.load_state_dict(start.state_dict())
         for k in range(1, REGIONS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..control.torch_rollout import torch_device
 from ..errors import UserError
 
 
@@ -11,7 +12,7 @@ def usable_device(parameter: str, name: str) -> str:
     """The device of torch that a parameter names: cpu, cuda, cuda:1, ..., or auto.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or torch cannot use it.
     """
     if name == 'auto':
         return 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -23,4 +24,8 @@ def usable_device(parameter: str, name: str) -> str:
             f'parameter {parameter}: {name} is not there, torch {torch.__version__} sees '
             f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
         )
+    try:
+        torch_device(name)
+    except UserError as error:
+        raise UserError(f'parameter {parameter}: {error}') from None
     return name

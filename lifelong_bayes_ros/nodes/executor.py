@@ -23,7 +23,7 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
 SELDOM = 0.05  # s between two looks for requests, which hardly ever come
-RARELY = 0.5  # s between two rounds of rclpy where nothing asks for one, for its events
+RARELY = 0.5  # s between two rounds of rclpy with all that it serves, whatever else comes
 
 
 class Executor(SingleThreadedExecutor):
@@ -33,7 +33,7 @@ class Executor(SingleThreadedExecutor):
     waits for messages, timers and answers alone, and hands messages to their callbacks directly. A
     round of rclpy follows when one of the others is there. For requests it looks every `SELDOM`
     seconds only: a node has a dozen services that are hardly ever called, while messages come a
-    hundred times per second.
+    hundred times per second. Events, as of incompatible QoS, are served every `RARELY` seconds.
 
     Callbacks of subscriptions take the message alone and are no coroutines; what is destroyed is
     destroyed in the thread that spins.
@@ -94,8 +94,10 @@ class Executor(SingleThreadedExecutor):
             self._look_at = time.monotonic() + SELDOM
             others = self._look(nodes) or others
         if others:
-            self._serve_others()
-            self._asked = False
+            try:
+                self._serve_others()
+            finally:
+                self._asked = False
 
     def _check(self) -> None:
         if not self.context.ok():
@@ -151,8 +153,9 @@ class Executor(SingleThreadedExecutor):
         return waiting
 
     def _serve_others(self) -> None:
-        """All that rclpy finds ready by now."""
-        while True:
+        """All that rclpy finds ready by now; the rest soon, where there is no end of it."""
+        until = time.monotonic() + SELDOM
+        while time.monotonic() < until:
             try:
                 handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=0.0)
             except (TimeoutException, ShutdownException):
@@ -160,6 +163,7 @@ class Executor(SingleThreadedExecutor):
             handler()
             if handler.exception() is not None:
                 raise handler.exception()
+        self._look_at = self._rclpy_at = 0.0  # requests, too, before it goes on
 
 
 class Unserved(CallbackGroup):

@@ -277,10 +277,9 @@ class Policy(BaseNode):
         # Goal, cost and limits are those of the robot file here, not of the one pre-trained with.
         dynamics = replace(dynamics, spec=self.spec)
         if self.controller is None:
-            self.prior_id = prior_id
-            age = self.value('max_belief_age')
-            seed = self.value('seed')
+            seed, age = self.value('seed'), self.value('max_belief_age')
             self.controller = Controller(dynamics, seed, age, self.safety, self.device)
+            self.prior_id = prior_id
             self.controller.aim(self.goal)
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from std_srvs.srv import Trigger
 from ..errors import UserError
 from ..learning.codec import unpack
 from ..learning.store import START, STATE, STATE_FOLDER, state_files, write_atomically
+from ..robot import wire
 from . import topics
 from .bag_writer import BagWriter, Recorded
 from .base import OK, WARN, BaseNode, Parameter, run
@@ -34,6 +37,7 @@ from .topics import Topic, type_name
 
 DEPTH = 1000  # messages that may wait while the disk is busy
 FLUSH_SECONDS = 1.0  # what a crash may cost
+REMEMBERED = 100_000  # transitions; a learner that knows more began before the recording
 REQUESTS = 5  # for the state at the start, one per FLUSH_SECONDS
 LEAST_FREE = 1_000_000_000  # bytes of disk below which it warns
 ERROR = DiagnosticStatus.ERROR
@@ -86,7 +90,8 @@ class Recorder(BaseNode):
 
     def activate(self) -> None:
         self.last_ns = 0
-        self.transitions = 0  # written
+        # Stamps of what can be learned from, until a belief comes.
+        self.usable: deque[int] = deque(maxlen=REMEMBERED)
         # Whether a belief was heard, a state is wanted, and it was copied or cannot be.
         self.begun = self.asked = self.copied = False
         self.requests: list[Any] = []  # for the state
@@ -140,12 +145,14 @@ class Recorder(BaseNode):
         # Never backwards, whatever the clock does: a bag without an index is read in order.
         self.last_ns = max(self.last_ns, self.get_clock().now().nanoseconds)
         self._attempt_to(lambda: self.writer.write(topic, self.last_ns, message))
-        if topic == topics.TRANSITION.name:
-            self.transitions += 1
-        elif topic == topics.HEAD.name and not self.begun:
+        if self.begun:
+            pass
+        elif topic == topics.TRANSITION.name:
+            self._note(message)
+        elif topic == topics.HEAD.name:
             self.begun = True
             self._ask_for_state(message)
-        elif topic == topics.EVENT.name and self.asked and not self.copied:
+        if topic == topics.EVENT.name and self.asked and not self.copied:
             self._copy_state(message)
 
     def _flush(self) -> None:
@@ -166,8 +173,16 @@ class Recorder(BaseNode):
     def _ask_for_state(self, message: bytes) -> None:
         """Of a learner that knew something before."""
         head = deserialize_message(message, topics.HEAD.type)
-        self.asked = self.value('save_state') and _knew_more(head, self.transitions)
+        self.asked = self.value('save_state') and _knew_more(head, self.usable)
         self._request()
+
+    def _note(self, message: bytes) -> None:
+        """Remember a transition that a learner learns from, if it is this robot's."""
+        with suppress(UserError):
+            data = deserialize_message(message, topics.TRANSITION.type)
+            transition = wire.decode(self.spec, data)
+            if transition.usable:
+                self.usable.append(transition.stamp_ns)
 
     def _request(self) -> None:
         """Ask until there is an answer: what a service is asked before it is there gets lost."""
@@ -201,14 +216,14 @@ class Recorder(BaseNode):
         write_atomically(self.out / STATE_FOLDER / START, json.dumps(start).encode())
 
 
-def _knew_more(head: Any, transitions: int) -> bool:
-    """Whether a belief knows more than the transitions that were recorded before it.
+def _knew_more(head: Any, recorded: Collection[int]) -> bool:
+    """Whether a belief has learned from more than was recorded before it, at these stamps.
 
     The first belief to come need not be the learner's first: a newer one takes its place where DDS
     is slow to find the recorder.
     """
     meta = unpack('belief', msg_to_bytes(head), topics.HEAD.name)[1]
-    return meta['stamp_ns'] > 0 and (transitions == 0 or meta['version'] > transitions)
+    return meta['version'] > sum(stamp <= meta['stamp_ns'] for stamp in recorded)
 
 
 def _wanted(topic: Topic) -> QoSProfile:
