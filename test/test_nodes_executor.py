@@ -100,6 +100,7 @@ def test_a_request_is_seen_without_a_round_of_rclpy(served):
     served.executor._rclpy_at = time.monotonic() + 60.0
     client.call_async(Trigger.Request())
     served.until(lambda: requests)
+    assert len(requests) == 1
 
 
 def test_a_round_of_rclpy_that_finds_no_end_is_left_for_requests(served, monkeypatch):

@@ -145,14 +145,12 @@ class Recorder(BaseNode):
         # Never backwards, whatever the clock does: a bag without an index is read in order.
         self.last_ns = max(self.last_ns, self.get_clock().now().nanoseconds)
         self._attempt_to(lambda: self.writer.write(topic, self.last_ns, message))
-        if self.begun:
-            pass
-        elif topic == topics.TRANSITION.name:
+        if topic == topics.TRANSITION.name and not self.begun:
             self._note(message)
-        elif topic == topics.HEAD.name:
+        elif topic == topics.HEAD.name and not self.begun:
             self.begun = True
             self._ask_for_state(message)
-        if topic == topics.EVENT.name and self.asked and not self.copied:
+        elif topic == topics.EVENT.name and self.asked and not self.copied:
             self._copy_state(message)
 
     def _flush(self) -> None:
