@@ -4,8 +4,8 @@ It is that of an estimator that knows the plant and everything of its shift but 
 one number s by which every number of the shift is multiplied, and the state that each run began
 in. Nothing disturbs the plant, its sensors are noisy, so all that can be known of s is in how the
 readings of a run hang together. With F and J the slopes of a step by state and strength, about the
-readings, the information filter of (x, s) without process noise holds the bound on var ŝ (Kay
-1993, theorem 3.2; Tichavský et al. 1998, section II), and the error of one step at x is at least
+readings, the Kalman filter of (x, s) without process noise holds the bound on var ŝ (Kay 1993,
+theorem 3.2; recursively as by Tichavský et al. 1998), and the error of one step at x is at least
 J(x, u) times that of ŝ. A learner with a prior may be below it as long as its data say less than
 the prior does.
 """
@@ -26,7 +26,7 @@ from .streams import HeldOut, transitions
 
 STEP = 1e-3  # of the strength, in central differences
 NUDGE = 0.01  # of a state, in standard deviations of its sensor's noise
-UNKNOWN = 1e8  # variance of a strength of which nothing is known
+UNKNOWN = 1e8  # variance of a strength of which nothing is known: it is 1
 
 
 def error_bound(spec: RobotSpec, prior: Prior, life: Life, seed: int) -> np.ndarray:
