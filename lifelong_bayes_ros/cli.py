@@ -438,6 +438,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         'what',
         choices=[
+            'gpu',
             'loop',
             'memory',
             'merge',

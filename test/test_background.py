@@ -317,18 +317,17 @@ def test_a_replay_that_is_told_what_was_late_repeats_that_life(tiny_prior, head_
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
-def test_it_learns_on_a_gpu(tiny_prior):
-    learner = Learner(tiny_prior, FAST, seed=3, device='cuda')
+def test_it_learns_on_a_gpu_what_it_learns_on_the_cpu(tiny_prior, adopter, head_only, tmp_path):
+    learners = [Learner(tiny_prior, FAST, seed=3, device='cuda') for _ in range(2)]
     for transition in LIFE:
-        learner.observe(transition)
-    assert 'adopted' in [e.event for e in trunk_events(learner)]
-    assert clean_error(learner_on_cpu(learner), DRAG) < 0.2
-
-
-def learner_on_cpu(learner):
-    posterior = learner.live.posterior
-    moved = replace(
-        learner.live,
-        posterior=gaussian(*(t.cpu().numpy() for t in (posterior.mean, posterior.covariance))),
-    )
-    return SimpleNamespace(dynamics=learner.dynamics, live=moved)
+        for learner in learners:
+            learner.observe(transition)
+    learner = learners[0]
+    same_life(*learners)
+    assert [e.event for e in trunk_events(learner)] == [e.event for e in trunk_events(adopter)]
+    there, here, alone = (clean_error(k, DRAG) for k in (learner, adopter, head_only))
+    assert there < alone and abs(there - here) < 0.1 * (alone - here)
+    save_state(learner, tmp_path)
+    for device in ('cpu', 'cuda'):
+        resumed = load_state(tmp_path, device)
+        assert clean_error(resumed, DRAG) == clean_error(learner, DRAG)

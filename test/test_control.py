@@ -284,7 +284,7 @@ def warm(tiny_prior, monkeypatch):
 
     first = plan(PERIOD)
     shape = (QUAD.planner.candidates, *first.shape)
-    monkeypatch.setattr(planner, '_noise', lambda count: np.zeros(shape, np.float32))
+    monkeypatch.setattr(planner, 'noise', lambda count: np.zeros(shape, np.float32))
     return plan, first
 
 

@@ -5,14 +5,17 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong_bayes_ros.control import native
+from lifelong_bayes_ros.control.arrays import Arrays
 from lifelong_bayes_ros.control.chance import SHARE, Chance
 from lifelong_bayes_ros.control.cost import Cost
 from lifelong_bayes_ros.control.native import NativeRollout
-from lifelong_bayes_ros.control.noise import autoregressive, coloured
+from lifelong_bayes_ros.control.goals import Trajectory
+from lifelong_bayes_ros.control.noise import Noise, autoregressive, coloured
 from lifelong_bayes_ros.control.optimizers import OPTIMIZERS
 from lifelong_bayes_ros.control.planner import Planner
 from lifelong_bayes_ros.control.rollout import Rollout
@@ -25,6 +28,7 @@ from test_control import some_belief, start, step_by_step
 PERIOD = QUAD.period_ns
 ENGINES = ('numpy', 'native', 'torch')
 compiled = pytest.mark.skipif(native.load() is None, reason='no C compiler')
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
 
 
 def spec_with(chance=None, robot=QUAD, **planner) -> RobotSpec:
@@ -45,11 +49,15 @@ def plan(planner, belief, ticks=1, **options):
     return found
 
 
+def drawn(taken, count, da, seed=0):
+    return Noise(taken, da, Arrays().normal(seed))(count)
+
+
 # ---------------------------------------------------------------------- noise
-@pytest.mark.parametrize('steps', [2, 3, 15, 20])
+@pytest.mark.parametrize('steps', [1, 2, 3, 15, 20])
 @pytest.mark.parametrize('exponent', [0.0, 1.0, 2.0])
 def test_coloured_noise_has_unit_variance_and_falls_off_as_it_should(steps, exponent):
-    noise = coloured(np.random.default_rng(0), (20_000, steps, 2), exponent)
+    noise = drawn(coloured(steps, exponent), 20_000, 2)
     assert noise.shape == (20_000, steps, 2) and noise.dtype == np.float32
     np.testing.assert_allclose(noise.std(axis=(0, 2)), 1.0, atol=0.02)
     power = np.square(np.abs(np.fft.rfft(noise, axis=1))).mean(axis=(0, 2))[1:]
@@ -60,7 +68,7 @@ def test_coloured_noise_has_unit_variance_and_falls_off_as_it_should(steps, expo
 
 
 def test_autoregressive_noise_keeps_its_share():
-    noise = autoregressive(np.random.default_rng(0), (20_000, 6, 1), 0.6)[..., 0]
+    noise = drawn(autoregressive(6, 0.6), 20_000, 1)[..., 0]
     np.testing.assert_allclose(noise.std(axis=0), 1.0, atol=0.02)
     assert np.corrcoef(noise[:, 3], noise[:, 4])[0, 1] == pytest.approx(0.6, abs=0.03)
 
@@ -69,14 +77,10 @@ def test_autoregressive_noise_keeps_its_share():
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_a_search_finds_the_bottom_of_a_bowl_within_the_limits(name):
     spec = spec_with(optimizer=name, horizon=6, candidates=200)
-    rng = np.random.default_rng(1)
-    goal = rng.uniform(1.0, 11.0, (6, 2)).astype(np.float32)
+    goal = np.random.default_rng(1).uniform(1.0, 11.0, (6, 2)).astype(np.float32)
     goal[0, 0] = 14.0  # out of range: the limit is best
     search, settings = OPTIMIZERS[name](spec), spec.planner
-
-    def noise(count):
-        return autoregressive(rng, (count, 6, 2), settings.correlation)
-
+    noise = Noise(autoregressive(6, settings.correlation), 2, Arrays().normal(2))
     for round_ in range(60):
         plans = search.ask(noise, settings.candidates, round_ % 3)
         assert plans.dtype == np.float32
@@ -138,7 +142,7 @@ def test_penalties_do_not_melt_what_is_told_apart_within_the_limits(name):
 
 # ---------------------------------------------------------------------- engines
 def rollouts(dynamics):
-    found = [Rollout(dynamics), TorchRollout(Rollout(dynamics), 'cpu')]
+    found = [Rollout(dynamics), TorchRollout(Rollout(dynamics), Arrays('cpu'))]
     return found + ([NativeRollout(dynamics)] if native.load() else [])
 
 
@@ -158,18 +162,16 @@ def test_all_engines_roll_out_the_dynamics_step_by_step(robot, width):
         ]
     )
     for rollout in rollouts(dynamics):
-        plans = actions
+        state, plans, before = x, actions, past
         if isinstance(rollout, TorchRollout):
-            import torch
-
-            plans = torch.as_tensor(actions)
+            state, plans, before = (Arrays('cpu').array(a) for a in (x, actions, past))
         draws = rollout.draws(belief, 3)
         assert len(draws[0]) == 3
         got = {
-            'mean': (rollout.run(rollout.weights(belief.theta), x, plans, past), mean),
-            'all': (rollout.run_all(draws, x, plans[:6], past), drawn),
+            'mean': (rollout.run(rollout.weights(belief.theta), state, plans, before), mean),
+            'all': (rollout.run_all(draws, state, plans[:6], before), drawn),
             'draw': (
-                rollout.run_shared(draws, x, plans[:6], past),
+                rollout.run_shared(draws, state, plans[:6], before),
                 np.array([drawn[i % 3, i] for i in range(6)]),
             ),
         }
@@ -178,6 +180,23 @@ def test_all_engines_roll_out_the_dynamics_step_by_step(robot, width):
             np.testing.assert_allclose(
                 np.asarray(states), expected, rtol=3e-3, atol=3e-3 * scale, err_msg=what
             )
+
+
+def test_a_trunk_that_torch_adopts_is_rolled_out_and_the_last_one_left_alone():
+    first, second = (random_dynamics('quad', 4, seed=seed) for seed in (1, 2))
+    arrays, rng = Arrays('cpu'), np.random.default_rng(0)
+    rollout, old = TorchRollout(Rollout(first), arrays), Rollout(first)
+    actions = rng.uniform(0, 12, (5, 4, 2)).astype(np.float32)
+    given = [arrays.array(a) for a in (start(0), actions, first.history())]
+    rollout.adopt(Rollout(second))
+    for dynamics, found in ((second, rollout), (first, old)):
+        theta = dynamics.nominal_theta.astype(np.float32)
+        args = given if found is rollout else (start(0), actions, first.history())
+        got = np.asarray(found.run(found.weights(theta), *args))
+        expected = [
+            step_by_step(dynamics, theta, start(0), plan, first.history()) for plan in actions
+        ]
+        np.testing.assert_allclose(got, expected, rtol=3e-3, atol=1e-3)
 
 
 @compiled
@@ -227,6 +246,57 @@ def test_all_engines_find_the_same_plan(tiny_prior, through, optimizer):
     for engine in ('native', 'torch'):
         np.testing.assert_allclose(plans[engine].actions, plans['numpy'].actions, atol=0.02)
         np.testing.assert_allclose(plans[engine].spread, plans['numpy'].spread, atol=0.02)
+
+
+@cuda
+@pytest.mark.parametrize('through', ['mean', 'draw', 'all'])
+@pytest.mark.parametrize('optimizer', ['mppi', 'icem'])
+def test_a_gpu_finds_the_same_plan_for_the_same_noise(tiny_prior, through, optimizer):
+    dynamics, past = tiny_prior.dynamics, tiny_prior.dynamics.history()
+    belief = some_belief(dynamics, 3)
+    belief = replace(belief, factor=0.05 * belief.factor)
+    chance = {'pitch': {'low': -0.3, 'high': 0.3}, 'vx': {'high': 1.0}}
+    settings = {'through': through, 'optimizer': optimizer, 'draws': 4, 'chance': chance}
+    planners = [
+        planner_with(dynamics, device=device, engine='numpy', **settings)
+        for device in ('cpu', 'cuda')
+    ]
+    here, there = planners
+    normal = Arrays().normal(0)
+    there.noise._normal = lambda shape: there.arrays.array(normal(shape))  # drawn on the host
+
+    def agree(tick):
+        state = start(0) + np.float32(0.02 * tick)
+        found = [p.plan(belief, (tick + 1) * PERIOD, state, past) for p in planners]
+        np.testing.assert_allclose(found[1].actions, found[0].actions, atol=0.02)
+        np.testing.assert_allclose(found[1].spread, found[0].spread, atol=0.02)
+        return found[0].actions
+
+    for tick in range(3):  # one graph, other values
+        agree(tick)
+    for planner in planners:
+        planner.beta = 0.7
+    agree(3)
+    for planner in planners:
+        planner.aim(Trajectory(QUAD, {'x': 4.0, 'z': 9.0}, [0], [[1.0, 2.0]]))
+    agree(4)
+    other = replace(random_dynamics('quad', 64, seed=2), spec=here.spec)
+    for planner in planners:
+        planner.adopt(replace(other, scale=dynamics.scale))
+    agree(5)
+
+
+@cuda
+def test_a_gpu_draws_the_same_for_the_same_seed_and_survives_what_runs_away(tiny_prior):
+    dynamics = tiny_prior.dynamics
+    belief = some_belief(dynamics)
+    found = [plan(planner_with(dynamics, seed, 'cuda'), belief, ticks=3) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(found[0].actions, found[1].actions)
+    assert not np.array_equal(found[0].actions, found[2].actions)
+    planner = planner_with(dynamics, device='cuda')
+    lost = np.full(6, np.nan, np.float32)
+    wild = planner.plan(belief, PERIOD, lost, dynamics.history())
+    assert np.isfinite(wild.actions).all()
 
 
 def test_a_robot_without_a_compiler_plans_with_numpy(tiny_prior, monkeypatch):

@@ -13,9 +13,8 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Any
 
-import numpy as np
-
 from ..robot.spec import RobotSpec
+from .arrays import NUMPY, Arrays
 
 SHARE = 0.01  # of the limited range: where the penalty turns from quadratic to linear
 
@@ -28,9 +27,10 @@ class Chance:
     so that a state that is beyond already does not drown all else.
     """
 
-    def __init__(self, spec: RobotSpec) -> None:
+    def __init__(self, spec: RobotSpec, arrays: Arrays = NUMPY) -> None:
         names, limits = spec.state_names, spec.cost.chance
         infinity = float('inf')
+        self.arrays = arrays
         self.channels = [names.index(n) for n in limits]
         low = [-infinity if c.low is None else c.low for c in limits.values()]
         high = [infinity if c.high is None else c.high for c in limits.values()]
@@ -41,40 +41,36 @@ class Chance:
             else max(abs(a) if a > -infinity else 0, abs(b) if b < infinity else 0)
             for r, a, b in zip(ranges, low, high, strict=True)
         ]  # of a single limit, its distance from zero
-        self._low, self._high = (np.array(v, np.float32) for v in (low, high))
-        self._unit = np.array([SHARE * (s or 1.0) for s in sizes], np.float32)
         quantiles = [NormalDist().inv_cdf(c.probability) for c in limits.values()]
-        self._quantile = np.array(quantiles, np.float32)
-        self._weight = np.array([c.weight for c in limits.values()], np.float32)
+        self._low, self._high, self._unit, self._quantile, self._weight = (
+            arrays.array(values)
+            for values in (
+                low,
+                high,
+                [SHARE * (s or 1.0) for s in sizes],
+                quantiles,
+                [c.weight for c in limits.values()],
+            )
+        )
+        self._at = arrays.index(self.channels)
 
     def __bool__(self) -> bool:
         return bool(self.channels)
 
-    def __call__(self, states: Any, noise: np.ndarray, caution: float, lib: Any = np) -> Any:
+    def __call__(self, states: Any, noise: Any, caution: Any) -> Any:
         """Penalty [n] of states [E, n, h, ds], averaged along the plans.
 
         Args:
-            states: predicted states under each draw, arrays of `lib`.
+            states: predicted states under each draw.
             noise: variance of a step that the states do not show [ds].
-            caution: what the margins are multiplied by.
-            lib: numpy or torch.
+            caution: what the margins are multiplied by [].
         """
-        like = {} if lib is np else {'device': states.device}
-        low, high, unit, quantile, weight, noise = (
-            lib.asarray(a, **like)
-            for a in (
-                self._low,
-                self._high,
-                self._unit,
-                np.float32(caution) * self._quantile,
-                self._weight,
-                noise[self.channels].astype(np.float32),
-            )
-        )
-        states = states[..., self.channels]
+        lib = self.arrays.lib
+        states, noise = states[..., self._at], self.arrays.array(noise)[self._at]
         mean = states.mean(axis=0)
-        margin = quantile * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)
+        margin = caution * self._quantile
+        margin = margin * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)
         # The worse of both: where ignorance leaves no room between them, the middle is best.
-        beyond = lib.maximum(mean + margin - high, low - mean + margin).clip(min=0)
-        penalty = weight * (lib.sqrt(1 + lib.square(beyond / unit)) - 1)
+        beyond = lib.maximum(mean + margin - self._high, self._low - mean + margin).clip(min=0)
+        penalty = self._weight * (lib.sqrt(1 + lib.square(beyond / self._unit)) - 1)
         return penalty.sum(axis=-1).mean(axis=-1)

@@ -87,7 +87,7 @@ class Controller:
 
     def aim(self, goal: Goal | None) -> None:
         """Follow another goal from the next plan on; None: the robot file's."""
-        self.planner.cost.aim(goal or FileGoal(self.dynamics.spec))
+        self.planner.aim(goal or FileGoal(self.dynamics.spec))
 
     @property
     def past(self) -> np.ndarray:

@@ -100,15 +100,13 @@ class NativeCost(Cost):
         low, high = np.full(size[1], -np.inf), np.full(size[1], np.inf)
         limit[self._bounded] = spec.cost.limit
         low[self._bounded], high[self._bounded] = self._low, self._high
-        turn = np.where(spec.angles, 2 * np.pi, 0.0)
-        damping = 0.0 if self._damping is None else self._damping
         kept = {
-            'track': to_end * self._weights,
-            'damping': to_end * damping,
+            'track': to_end * self.goal.weights.astype(np.float32),
+            'damping': to_end * self._damping.astype(np.float32),
             'limit': to_end * limit,
             'low': low,
             'high': high,
-            'turn': turn,
+            'turn': np.where(spec.angles, 2 * np.pi, 0.0),
             'per_turn': np.where(spec.angles, 1 / (2 * np.pi), 0.0),
         }
         self._kept = {  # their addresses are handed out

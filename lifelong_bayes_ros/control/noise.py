@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from .arrays import NUMPY, Arrays
 
-def autoregressive(
-    rng: np.random.Generator, shape: tuple[int, int, int], keep: float
-) -> np.ndarray:
-    """Noise [n, h, da] of which each step keeps a share of the one before, float32."""
-    n, steps, da = shape
+
+class Noise:
+    """Draws noise [n, h, da] that a linear filter makes of independent normal numbers."""
+
+    def __init__(
+        self,
+        taken: np.ndarray,
+        da: int,
+        normal: Callable[[tuple[int, int]], Any],
+        arrays: Arrays = NUMPY,
+    ) -> None:
+        """Draw by a filter.
+
+        Args:
+            taken: what each step takes of the numbers [h, k]; rows of length one.
+            da: commands of a step.
+            normal: source of standard normal numbers of a given shape, as arrays.
+            arrays: of what.
+        """
+        self._taken, self._da, self._normal = arrays.array(taken), da, normal
+
+    def __call__(self, count: int) -> Any:
+        """Noise of so many plans."""
+        steps, numbers = self._taken.shape
+        noise = self._taken @ self._normal((numbers, count * self._da))
+        noise = noise.reshape(steps, count, self._da).swapaxes(0, 1)
+        return np.ascontiguousarray(noise) if isinstance(noise, np.ndarray) else noise
+
+
+def autoregressive(steps: int, keep: float) -> np.ndarray:
+    """The filter [h, h] of noise of which each step keeps a share of the one before."""
     lag = np.subtract.outer(np.arange(steps), np.arange(steps))
     taken = np.where(lag >= 0, keep ** np.abs(lag), 0.0)
     taken[:, 1:] *= np.sqrt(1 - keep**2)
-    fresh = rng.standard_normal((steps, n * da), np.float32)
-    noise = (taken.astype(np.float32) @ fresh).reshape(steps, n, da)
-    return np.ascontiguousarray(noise.swapaxes(0, 1))
+    return taken
 
 
-def coloured(rng: np.random.Generator, shape: tuple[int, int, int], exponent: float) -> np.ndarray:
-    """Noise [n, h, da] whose power falls as frequency^−exponent, float32.
+def coloured(steps: int, exponent: float) -> np.ndarray:
+    """The filter [h, h] of noise whose power falls as frequency^−exponent.
 
     White at 0, pink at 1, red at 2 (Timmer & König 1995: normal Fourier coefficients, scaled; as
     in iCEM, Pinneri et al. 2020). The lowest frequencies are those of one period in h steps.
     """
-    n, steps, da = shape
-    if steps == 1:
-        return rng.standard_normal(shape, np.float32)
-    frequency = np.maximum(np.fft.rfftfreq(steps), 1 / steps)
-    scale = frequency ** (-exponent / 2)
-    real, imaginary = rng.standard_normal((2, n, da, len(scale)), np.float32)
-    count = np.full(len(scale), 2.0)  # a frequency and its mirror image,
-    alone = [0] if steps % 2 else [0, -1]  # but for those that are their own
-    count[alone] = 1.0
-    real[..., alone] *= np.float32(np.sqrt(2))
-    imaginary[..., alone] = 0
-    series = np.fft.irfft((real + 1j * imaginary) * scale, steps, axis=-1)
-    deviation = np.sqrt(2 * (count * np.square(scale)).sum()) / steps
-    return np.ascontiguousarray(np.swapaxes(series / deviation, 1, 2), np.float32)
+    lowest = 1 / steps
+    rows = np.fft.rfft(np.eye(steps), axis=0)  # of frequencies [h // 2 + 1, h]
+    scale = np.maximum(np.fft.rfftfreq(steps), lowest) ** (-exponent / 2)
+    waves = np.concatenate([rows.real, rows.imag]) * np.tile(scale, 2)[:, None]
+    # A frequency and its mirror image count twice, but for those that are their own.
+    alone = [0, len(scale) - 1] if steps % 2 == 0 else [0]
+    twice = np.full(len(scale), np.sqrt(2.0))
+    twice[alone] = 1.0
+    waves *= np.tile(twice, 2)[:, None]
+    taken = waves.T[:, np.square(waves).sum(axis=1) > 1e-20]  # sines that are zero are no numbers
+    return taken / np.sqrt(np.square(taken).sum(axis=1, keepdims=True))

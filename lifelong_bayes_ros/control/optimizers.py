@@ -1,7 +1,8 @@
 """Searches for the plan that costs least, by sampling: one interface, a class for each.
 
-In each round of a plan, `ask` gives candidates and `tell` takes what they cost. What was found
-warm-starts the next plan, moved on in time by `shift`. float32 throughout.
+In each round of a plan, `ask` gives candidates, where they will be weighed, and `tell` takes what
+they cost. What was found warm-starts the next plan, moved on in time by `shift`. float32
+throughout.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from ..robot.spec import RobotSpec
+from .arrays import NUMPY, Arrays
 
 DIVERGED = np.float32(1e9)  # cost of a candidate whose prediction left the numbers
 NARROWEST = 0.02  # of the spread that a search began with: it must not come to rest for good
 
-Noise = Callable[[int], np.ndarray]  # standard normal noise [n, h, da] for n candidates
+Noise = Callable[[int], Any]  # standard normal noise [n, h, da] for n candidates, as arrays
 
 
 class Optimizer(ABC):
     """A search over plans [h, da] within the limits of the command."""
 
-    def __init__(self, spec: RobotSpec) -> None:
-        self.settings = spec.planner
+    def __init__(self, spec: RobotSpec, arrays: Arrays = NUMPY) -> None:
+        self.settings, self.arrays = spec.planner, arrays
         self._low = spec.action_low.astype(np.float32)
         self._high = spec.action_high.astype(np.float32)
         self._scale = np.float32(self.settings.noise) * spec.action_half_range.astype(np.float32)
@@ -41,7 +44,7 @@ class Optimizer(ABC):
         self.plan = _moved(self.plan, steps)
 
     @abstractmethod
-    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
+    def ask(self, noise: Noise, count: int, round_: int) -> Any:
         """Candidates [n, h, da] of a round, of which there are about `count` in the first."""
 
     @abstractmethod
@@ -55,8 +58,8 @@ class Optimizer(ABC):
         the scale of the costs.
         """
 
-    def _within(self, plans: np.ndarray) -> np.ndarray:
-        return np.clip(plans, self._low, self._high)
+    def _within(self, plans: Any) -> Any:
+        return plans.clip(self.arrays.array(self._low), self.arrays.array(self._high))
 
 
 class Mppi(Optimizer):
@@ -68,10 +71,11 @@ class Mppi(Optimizer):
     and find what room limits leave.
     """
 
-    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
-        unit = _strays(self.settings.finest, count) * noise(count)
+    def ask(self, noise: Noise, count: int, round_: int) -> Any:
+        array = self.arrays.array
+        unit = array(_strays(self.settings.finest, count)) * noise(count)
         unit[0] = 0  # the last plan itself
-        return self._within(self.plan + unit * self._scale)
+        return self._within(array(self.plan) + unit * array(self._scale))
 
     def tell(
         self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None
@@ -107,19 +111,19 @@ class Icem(Optimizer):
     def shift(self, steps: int) -> None:
         super().shift(steps)
         self._mean = _moved(self._mean, steps)
-        self._kept = np.array([_moved(plan, steps) for plan in self._kept]).reshape(
-            -1, *self._start.shape
-        )
+        kept = [_moved(plan, steps) for plan in self._kept]
+        self._kept = np.array(kept, np.float32).reshape(-1, *self._start.shape)
 
-    def ask(self, noise: Noise, count: int, round_: int) -> np.ndarray:
+    def ask(self, noise: Noise, count: int, round_: int) -> Any:
         if round_ == 0:
             self._sd = np.broadcast_to(self._scale, self._start.shape)
-        settings = self.settings
+        settings, array = self.settings, self.arrays.array
         size = max(round(count * settings.shrink**-round_), 2 * settings.elites)
-        fresh = self._mean + noise(size) * self._sd
-        fresh[0] = self._mean
-        plans = np.concatenate([fresh, self._kept, self.plan[None]])
-        return self._within(plans.astype(np.float32))
+        mean = array(self._mean)
+        fresh = mean + noise(size) * array(self._sd)
+        fresh[0] = mean
+        plans = [fresh, array(self._kept), array(self.plan[None])]
+        return self._within(self.arrays.lib.concatenate(plans))
 
     def tell(
         self, candidates: np.ndarray, cost: np.ndarray, penalty: np.ndarray | None = None

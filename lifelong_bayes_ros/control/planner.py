@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..dynamics.belief import Belief, predict
 from ..dynamics.model import Dynamics
 from ..memory.regimes import NEW
+from .arrays import NUMPY, Arrays
 from .chance import Chance
 from .cost import Cost
 from .goals import Goal
 from .native import native_rollout
 from .native_cost import native_cost
-from .noise import autoregressive, coloured
+from .noise import Noise, autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
 
+if TYPE_CHECKING:
+    from ..blr.graph import Graph
+
 VAST = 1e6  # variance of what is not known at all
 RED = 2.0  # exponent of iCEM's noise where the robot file gives none
+MOST_GRAPHS = 16  # shapes of a search's rounds; each keeps its states on the device
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,26 @@ class Planner:
             UserError: torch cannot use the device.
         """
         self.spec = dynamics.spec
-        self.settings = self.spec.planner
-        self.beta = self.settings.beta
+        self.settings = settings = self.spec.planner
+        self.beta = settings.beta
         self.max_belief_age = 1.0  # s after which a belief is as good as none
-        on_torch = device != 'cpu' or self.settings.engine == 'torch'
-        self._device = device if on_torch else None
-        if on_torch:
-            from .torch_rollout import torch_device
-
-            torch_device(device)  # refuses what torch cannot use
-        native = self.settings.engine == 'native' and not on_torch
-        self.cost = native_cost(self.spec) if native else Cost(self.spec, self._device)
-        self.chance = Chance(self.spec)
-        self.optimizer = OPTIMIZERS[self.settings.optimizer](self.spec)
-        self.rng = np.random.default_rng(seed)
+        on_torch = device != 'cpu' or settings.engine == 'torch'
+        self.arrays = Arrays(device) if on_torch else NUMPY
+        self._native = settings.engine == 'native' and not on_torch
+        self.cost = native_cost(self.spec) if self._native else Cost(self.spec, self.arrays)
+        self.chance = Chance(self.spec, self.arrays)
+        self.optimizer = OPTIMIZERS[settings.optimizer](self.spec, self.arrays)
+        exponent = settings.colour
+        if exponent is None and settings.optimizer == 'icem':
+            exponent = RED
+        if exponent is None:
+            taken = autoregressive(settings.horizon, settings.correlation)
+        else:
+            taken = coloured(settings.horizon, exponent)
+        normal = self.arrays.normal(seed)
+        self.noise = Noise(taken, len(self.spec.action), normal, self.arrays)
+        self._rolled: Any = None  # what rolls out where plans are weighed
+        self._graphs: dict[Any, Graph] = {}
         self.adopt(dynamics)
         self.reset()
 
@@ -74,17 +85,20 @@ class Planner:
     def aim(self, goal: Goal) -> None:
         """Follow another goal from now on."""
         self.cost.aim(goal)
+        self._graphs.clear()  # which know the weights of the last one
 
     def adopt(self, dynamics: Dynamics) -> None:
         """Roll out with another trunk from now on."""
         self.dynamics = dynamics
-        native = self.settings.engine == 'native' and self._device is None
-        self.rollout = native_rollout(dynamics) if native else Rollout(dynamics)
-        self._rolled = self.rollout
-        if self._device is not None:
+        self.rollout = native_rollout(dynamics) if self._native else Rollout(dynamics)
+        if self.arrays is NUMPY:
+            self._rolled = self.rollout
+        elif self._rolled is None:
             from .torch_rollout import TorchRollout
 
-            self._rolled = TorchRollout(self.rollout, self._device)
+            self._rolled = TorchRollout(self.rollout, self.arrays)
+        else:
+            self._rolled.adopt(self.rollout)
 
     @property
     def through(self) -> str:
@@ -113,15 +127,17 @@ class Planner:
         """
         self._shift(stamp_ns)
         count = self.settings.candidates if candidates is None else candidates
-        cost = self._judge(belief, stamp_ns, x, past)
+        cost, host = self._judge(belief, stamp_ns, x, past), self.arrays.host
         for round_ in range(self.settings.iterations):
             if round_ or proposals is None:
-                plans = self.optimizer.ask(self._noise, count, round_)
+                plans = self.optimizer.ask(self.noise, count, round_)
             else:
                 tried = np.clip(proposals, self.spec.action_low, self.spec.action_high)
-                plans = self.optimizer.ask(self._noise, max(count - len(tried), 1), round_)
-                plans = np.concatenate([plans, tried.astype(np.float32)])
-            self.optimizer.tell(plans, *cost(plans))
+                plans = self.optimizer.ask(self.noise, max(count - len(tried), 1), round_)
+                plans = self.arrays.lib.concatenate([plans, self.arrays.array(tried)])
+            total, penalty = cost(plans)
+            penalty = None if penalty is None else host(penalty)
+            self.optimizer.tell(host(plans), host(total), penalty)
         return Plan(stamp_ns, self.optimizer.plan.copy(), self.optimizer.spread)
 
     def doubt(self, belief: Belief, stamp_ns: int) -> float:
@@ -137,12 +153,10 @@ class Planner:
 
     def _judge(
         self, belief: Belief, stamp_ns: int, x: np.ndarray, past: np.ndarray
-    ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]:
-        """The cost [n] of plans [n, h, da], and the penalty [n] if there are constraints."""
-        rolled, array, host = self._rolled, self.cost.array, self._to_host
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        """What tells the cost [n] of plans [n, h, da], and the penalty [n] of constraints."""
+        array, rolled = self.arrays.array, self._rolled
         target = self.cost.target(stamp_ns + self.spec.period_ns, self.settings.horizon)
-        previous = array(past[0].astype(np.float32))
-        run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[self.through]
         if self.through == 'mean':
             weights = rolled.weights(belief.theta)
         else:
@@ -150,32 +164,57 @@ class Planner:
         caution = 1.0
         if self.beta or self.chance:
             caution += self.settings.careful * self.doubt(belief, stamp_ns)
-        variance = self._variance(belief, x, past) if self.chance else None
+        variance = self._variance(belief, x, past) if self.chance else np.zeros(0)
+        values = (x, past, past[0], target, variance, caution, self.beta * caution)
+        given = (*(array(v) for v in values), *weights)
 
-        def cost(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-            actions, penalty = array(plans), None
-            with np.errstate(over='ignore', invalid='ignore'):  # a wrong model may run away
-                states = run(weights, x, actions, past)
-                if self.chance:
-                    members = states if states.ndim == 4 else states[None]
-                    penalty = host(self.chance(members, variance, caution, self.cost.lib))
-                total = self.cost(states, actions, previous, target)
-                if states.ndim == 4:
-                    total = self._over_draws(total, self.beta * caution)
-            return host(total), penalty
+        def cost(plans: Any) -> tuple[Any, Any]:
+            if not self.arrays.on_cuda:
+                return self._weigh(plans, *given)
+            inputs = (plans, *given)
+            key = self.through, *(i.shape for i in inputs)
+            if key not in self._graphs:
+                if len(self._graphs) == MOST_GRAPHS:
+                    self._graphs.clear()
+                from ..blr.graph import Graph
+
+                self._graphs[key] = Graph(self._weigh, inputs, self.arrays.device)
+            return self._graphs[key](*inputs)
 
         return cost
 
-    def _over_draws(self, cost: Any, beta: float) -> Any:
+    def _weigh(
+        self,
+        plans: Any,
+        x: Any,
+        past: Any,
+        previous: Any,
+        target: Any,
+        variance: Any,
+        caution: Any,
+        beta: Any,
+        *weights: Any,
+    ) -> tuple[Any, Any]:
+        """Cost and penalty of plans under the weights of a rollout; all are arrays."""
+        rolled, penalty = self._rolled, None
+        run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[self.through]
+        with np.errstate(over='ignore', invalid='ignore'):  # a wrong model may run away
+            states = run(weights, x, plans, past)
+            if self.chance:
+                members = states if states.ndim == 4 else states[None]
+                penalty = self.chance(members, variance, caution)
+            total = self.cost(states, plans, previous, target)
+            if states.ndim == 4:
+                total = self._over_draws(total, beta)
+        return total, penalty
+
+    def _over_draws(self, cost: Any, beta: Any) -> Any:
         """Cost [n] of plans from those under each draw [E, n]."""
         mean = cost.mean(axis=0)
-        if not beta:
+        if not self.beta:
             return mean
-        lib = self.cost.lib
+        lib = self.arrays.lib
         return mean + beta * lib.sqrt(lib.square(cost - mean).mean(axis=0))
-
-    def _to_host(self, array: Any) -> np.ndarray:
-        return array if self._device is None else array.cpu().numpy()
 
     def _variance(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Variance of the next state [ds] that margins are for: replanning answers to the rest.
@@ -196,14 +235,3 @@ class Planner:
             elif passed:
                 self.optimizer.shift(passed)
         self._stamp_ns = stamp_ns
-
-    def _noise(self, count: int) -> np.ndarray:
-        """Standard normal noise [n, h, da], correlated along the plan."""
-        settings = self.settings
-        shape = (count, settings.horizon, len(self.spec.action))
-        exponent = settings.colour
-        if exponent is None and settings.optimizer == 'icem':
-            exponent = RED
-        if exponent is None:
-            return autoregressive(self.rng, shape, settings.correlation)
-        return coloured(self.rng, shape, exponent)

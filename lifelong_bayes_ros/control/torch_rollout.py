@@ -7,37 +7,29 @@ import torch
 from torch import Tensor
 
 from ..dynamics.belief import Belief
-from ..errors import UserError
+from .arrays import Arrays
 from .rollout import Rollout, Weights
 
 
 class TorchRollout:
-    """What `Rollout` does, as tensors on a device. Plans and states stay there."""
+    """What `Rollout` does, as tensors on a device. Plans and states stay there.
 
-    def __init__(self, rollout: Rollout, device: str) -> None:
-        """Take the weights of a Rollout.
+    What is done depends on the shapes of tensors alone, so that it can be captured as a graph.
+    """
 
-        Raises:
-            UserError: torch cannot use the device.
-        """
-        self.device = torch_device(device)
+    def __init__(self, rollout: Rollout, arrays: Arrays) -> None:
+        """Take the weights of a Rollout."""
+        self._arrays = arrays
+        encoder = rollout.dynamics.trunk.encoder
+        self._values, self._angles = (arrays.index(i) for i in (encoder.values, encoder.angles))
         self._rollout = rollout
-        encoder, trunk = rollout.dynamics.trunk.encoder, rollout.trunk
-        self._values, self._angles = (
-            torch.as_tensor(i, device=self.device) for i in (encoder.values, encoder.angles)
-        )
-        self._mean, self._scale, self._w1, self._b1, self._w2, self._b2, self._nominal = (
-            self._tensor(a)
-            for a in (
-                trunk.mean,
-                trunk.scale,
-                trunk.w1,
-                trunk.b1,
-                trunk.w2,
-                trunk.b2,
-                rollout.nominal,
-            )
-        )
+        self._trunk = self._tensors(_folded(rollout))
+
+    def adopt(self, rollout: Rollout) -> None:
+        """Roll out with another trunk of the same robot and size from now on."""
+        self._rollout = rollout
+        for held, new in zip(self._trunk, self._tensors(_folded(rollout)), strict=True):
+            held.copy_(new)  # in place: graphs read it there
 
     def weights(self, theta: np.ndarray) -> tuple[Tensor, ...]:
         """As of `Rollout.weights`."""
@@ -47,81 +39,74 @@ class TorchRollout:
         """As of `Rollout.draws`."""
         return self._tensors(self._rollout.draws(belief, count))
 
-    def run(
-        self, weights: tuple[Tensor, ...], x: np.ndarray, actions: Tensor, past: np.ndarray
-    ) -> Tensor:
+    def run(self, weights: tuple[Tensor, ...], x: Tensor, actions: Tensor, past: Tensor) -> Tensor:
         """States [n, h, ds] of plans [n, h, da] under one set of weights."""
-        return self._run(tuple(w[None] for w in weights), x, actions[None], past)[0]
+        return self._roll(*(w[None] for w in weights), x, actions[None], past)[0]
 
     def run_shared(
-        self, draws: tuple[Tensor, ...], x: np.ndarray, actions: Tensor, past: np.ndarray
+        self, draws: tuple[Tensor, ...], x: Tensor, actions: Tensor, past: Tensor
     ) -> Tensor:
         """States [n, h, ds] of plans that take the draws in turn, one each."""
         members, n = len(draws[0]), len(actions)
-        places = torch.arange(-(-n // members) * members, device=self.device)
+        places = torch.arange(-(-n // members) * members, device=actions.device)
         grouped = actions[places % n].unflatten(0, (-1, members)).transpose(0, 1)
-        states = self._run(draws, x, grouped, past)
+        states = self._roll(*draws, x, grouped, past)
         return states.transpose(0, 1).flatten(0, 1)[:n]
 
     def run_all(
-        self, draws: tuple[Tensor, ...], x: np.ndarray, actions: Tensor, past: np.ndarray
+        self, draws: tuple[Tensor, ...], x: Tensor, actions: Tensor, past: Tensor
     ) -> Tensor:
         """States [E, n, h, ds] of every plan under every draw."""
-        return self._run(draws, x, actions.expand(len(draws[0]), *actions.shape), past)
+        return self._roll(*draws, x, actions[None], past)
 
-    @torch.inference_mode()
-    def _run(
-        self, draws: tuple[Tensor, ...], x: np.ndarray, actions: Tensor, past: np.ndarray
+    def _roll(
+        self, w: Tensor, g: Tensor, b: Tensor, c: Tensor, x: Tensor, actions: Tensor, past: Tensor
     ) -> Tensor:
-        """States [E, n, h, ds] of plans [E, n, h, da], a row of plans for each draw."""
-        w, g, b, c = draws
-        g, b = g[:, None], b[:, None]
-        members, n, horizon, da = actions.shape
-        commands = slice(len(self._mean) - da, None)
-        state = self._tensor(x).expand(members, n, len(x))
-        delayed = [p.expand(members, n, da) for p in self._tensor(past)]
-        one = torch.ones(members, n, 1, device=self.device)
+        """States [E, n, h, ds] of plans [E or 1, n, h, da], a row of plans for each draw."""
+        mean, scale, w1, b1, w2, b2, lift, straight = self._trunk
+        members, (_, n, horizon, da) = len(w), actions.shape
+        width, di = len(w2), len(mean)
+        bent, linear, constant = w.split([width, di, 1], dim=1)
+        along = self._along(g, b, c, actions, past)
+        # Of a step all that no state is needed for.
+        given = along @ straight + constant[:, None]
+        moved, state = w1[-da:], x.expand(members, n, len(x))
         states = []
         for h in range(horizon):
-            u = actions[:, :, h]
-            along = u * g + b
-            for k, earlier in enumerate(delayed):
-                along = along + c[:, None, k : k + 1] * (earlier - u)
-            along = along / self._scale[commands]
-            angle = state[..., self._angles]
-            encoded = (state[..., self._values], torch.cos(angle), torch.sin(angle), u)
-            inputs = (torch.cat(encoded, dim=-1) - self._mean) / self._scale
-            before = inputs @ self._w1 + self._b1
-            tanh = torch.tanh(torch.relu(before) @ self._w2 + self._b2)
-            slope = torch.where(before > 0, along @ self._w1[commands], 0.0)
-            slope = (slope @ self._w2) * (1 - tanh * tanh)
-            tangent = slope @ self._nominal[: slope.shape[-1]]
-            tangent = tangent + along @ self._nominal[-1 - da : -1]
-            change = torch.cat([tanh, inputs, one], dim=-1) @ w
-            state = state + change + tangent
+            angle, u = state[..., self._angles], actions[:, :, h].expand(members, n, da)
+            encoded = torch.cat([state[..., self._values], angle.cos(), angle.sin(), u], dim=-1)
+            inputs = ((encoded - mean) / scale).flatten(0, 1)
+            before = torch.addmm(b1, inputs, w1)
+            tanh = torch.addmm(b2, before.relu(), w2).tanh_()
+            # Tangents along the change of command: backward and forward, relu and tanh are alike.
+            slope = along[:, :, h].reshape(-1, da) @ moved
+            slope = torch.ops.aten.threshold_backward(slope, before, 0) @ w2
+            tangent = torch.ops.aten.tanh_backward(slope, tanh) @ lift
+            state = state + given[:, :, h] + tangent.unflatten(0, (members, n))
+            state = torch.baddbmm(state, inputs.unflatten(0, (members, n)), linear)
+            state = state.baddbmm_(tanh.unflatten(0, (members, n)), bent)
             states.append(state)
-            delayed = [u, *delayed[:-1]]
         return torch.stack(states, dim=2)
 
+    def _along(self, g: Tensor, b: Tensor, c: Tensor, actions: Tensor, past: Tensor) -> Tensor:
+        """Changes of normalised command [E, n, h, da] that actuators make of plans."""
+        g, b = g[:, None, None], b[:, None, None]
+        along = actions * g + b
+        delayed = actions
+        for k, before in enumerate(past):
+            first = before.expand(*actions.shape[:2], 1, actions.shape[3])
+            delayed = torch.cat([first, delayed[:, :, :-1]], dim=2)
+            along = along + c[:, None, None, k : k + 1] * (delayed - actions)
+        return along / self._trunk[1][-actions.shape[3] :]
+
     def _tensors(self, weights: Weights) -> tuple[Tensor, ...]:
-        return tuple(self._tensor(w) for w in weights)
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(array, np.float32), device=self.device)
+        return tuple(self._arrays.array(w) for w in weights)
 
 
-def torch_device(name: str) -> torch.device:
-    """A device of torch.
-
-    Raises:
-        UserError: torch knows no such device, or cannot use it here.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise UserError(
-            f'device {name!r}: torch cannot use it here ({why}); use cpu or cuda'
-        ) from None
-    return device
+def _folded(rollout: Rollout) -> Weights:
+    """What `TorchRollout._roll` reads of a trunk: the nominal head as those of features bent by
+    the command through the network [h, ds], and of the command itself [da, ds]."""
+    trunk, nominal = rollout.trunk, rollout.nominal
+    da = len(rollout.dynamics.spec.action)
+    lift, straight = nominal[: len(trunk.w2)], nominal[-1 - da : -1]
+    return trunk.mean, trunk.scale, trunk.w1, trunk.b1, trunk.w2, trunk.b2, lift, straight

@@ -29,7 +29,7 @@ class Prediction:
     @property
     def epistemic(self) -> np.ndarray:
         """Variance of H θ per output [ds]."""
-        return self.innovation.epistemic.diagonal().cpu().numpy()
+        return self.innovation.epistemic.diagonal().numpy()
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Head:
 
     def predict(self, design: torch.Tensor, target: np.ndarray) -> Prediction:
         """Score an observation `target` [ds] under the predictive at `design` [ds, n]."""
-        noise = torch.as_tensor(self.noise.variance, device=design.device)
+        noise = torch.from_numpy(self.noise.variance)
         innovation = self.posterior.predict(design, noise)
-        residual = target - innovation.mean.cpu().numpy()
-        inverse = innovation.inverse.cpu().numpy()
+        residual = target - innovation.mean.numpy()
+        inverse = innovation.inverse.numpy()
         white = inverse @ residual
         square, log_det = float(white @ white), -2 * float(np.log(inverse.diagonal()).sum())
         ds = len(target)
@@ -59,8 +59,8 @@ class Head:
     def update(self, prediction: Prediction, in_place: bool = False) -> Head:
         """Posterior after the observation that `prediction` scored; see `Gaussian.condition`."""
         innovation = prediction.innovation
-        residual = torch.as_tensor(prediction.residual, device=innovation.mean.device)
-        inverse = innovation.inverse.cpu().numpy()
+        residual = torch.from_numpy(prediction.residual)
+        inverse = innovation.inverse.numpy()
         posterior = self.posterior.condition(innovation, residual, in_place)
         # y − H m⁺ = R S⁻¹ e and H Σ⁺ Hᵀ = R − R S⁻¹ R: no need to touch the large covariance.
         r = self.noise.variance

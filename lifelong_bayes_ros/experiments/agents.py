@@ -80,7 +80,7 @@ class LearningAgent:
         self.controller = Controller(prior.dynamics, seed)
         self.policy: PolicyThread | None = None
         if self.controller.adviser is not None:
-            learner = PolicyLearner(self.controller.adviser.senses, policy, seed, device)
+            learner = PolicyLearner(self.controller.adviser.senses, policy, seed)
             self.policy = PolicyThread(learner, prior.dynamics.spec.period_ns)
 
     def belief(self, step: int) -> Belief:

@@ -65,6 +65,10 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
         from .bench_planner import planner_report
 
         return planner_report(status)
+    if what == 'gpu':
+        from .bench_gpu import gpu_report
+
+        return gpu_report(status)
     if what == 'risk':
         from .bench_risk import risk_report
 
@@ -84,6 +88,7 @@ def run_bench(what: str, status: Status, hz: float | None = None) -> dict[str, A
 
 
 COMMANDS = {
+    'gpu': 'lifelong-bayes bench gpu',
     'life': 'lifelong-bayes life --robots quad,arm,diffdrive,cartpole --seeds 10 --jobs 2',
     'loop': 'lifelong-bayes bench loop',
     'memory': 'lifelong-bayes bench memory',

@@ -99,7 +99,7 @@ def contradict(seed: int, progress: Progress = lambda share: None) -> Kept:
     def error(name: str, head: Head) -> float:
         phase = [n for n, _ in lived.phases].index(name)
         test = HeldOut.of(spec, learner.prior, SHIFTS[name], seed, phase)
-        theta = head.posterior.mean.cpu().numpy()
+        theta = head.posterior.mean.numpy()
         belief = replace(learner.belief(), theta=theta)
         return float(np.sqrt(np.mean(np.square(test.one_step(learner.dynamics, belief)))))
 

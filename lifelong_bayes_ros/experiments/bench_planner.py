@@ -15,7 +15,7 @@ import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros_sim.base import MujocoRobot
 
 from ..control.cost import Cost
-from ..control.noise import autoregressive
+from ..control.noise import Noise, autoregressive
 from ..control.optimizers import Mppi
 from ..control.planner import Planner
 from ..dynamics.belief import Belief
@@ -45,7 +45,6 @@ def planner_report(
         priors[robot] = prior_for(spec, progress=lambda share, what: status(what, share))
     rows = speed_rows(priors['quad'], status)
     rows += simulator_rows(priors, seeds, steps, status)
-    rows += device_rows(priors['quad'], status)
     return report_object('bench planner', list(seeds), rows)
 
 
@@ -196,7 +195,9 @@ class SimulatorPlanner:
     def __init__(self, spec: RobotSpec, robot: MujocoRobot, seed: int) -> None:
         self.spec, self.robot = spec, robot
         self.cost, self.optimizer = Cost(spec), Mppi(spec)
-        self.rng = np.random.default_rng(seed)
+        planner, normal = spec.planner, np.random.default_rng(seed).standard_normal
+        taken = autoregressive(planner.horizon, planner.correlation)
+        self.noise = Noise(taken, len(spec.action), lambda shape: normal(shape, np.float32))
         self._data = mujoco.MjData(robot.model)
 
     def plan(self, stamp_ns: int, x: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ class SimulatorPlanner:
         self.optimizer.shift(1)
         target = self.cost.target(stamp_ns + self.spec.period_ns, settings.horizon)
         for round_ in range(settings.iterations):
-            plans = self.optimizer.ask(self._noise, settings.candidates, round_)
+            plans = self.optimizer.ask(self.noise, settings.candidates, round_)
             states = self.states(x, plans)
             self.optimizer.tell(plans, self.cost(states, plans, last.astype(np.float32), target))
         return self.optimizer.plan[0]
@@ -221,11 +222,6 @@ class SimulatorPlanner:
             states[:, robot.SUBSTEPS - 1 :: robot.SUBSTEPS, 1:], 2, axis=2
         )
         return robot.observed(positions, speeds).astype(np.float32)
-
-    def _noise(self, count: int) -> np.ndarray:
-        settings = self.spec.planner
-        shape = (count, settings.horizon, len(self.spec.action))
-        return autoregressive(self.rng, shape, settings.correlation)
 
 
 def simulator_rows(
@@ -299,27 +295,3 @@ def closed_loop(
         reading, score, _, _, info = env.step(last)
         scores.append(score)
     return float(np.mean(scores[START * steps // LIFE :])), seconds
-
-
-# ---------------------------------------------------------------------- on a device
-def device_rows(prior: Prior, status: Status, rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """8 draws × 4096 candidates × horizon 30 on a CUDA device, where there is one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    status('planning on CUDA', 0.9)
-    big = {'through': 'all', 'draws': 8, 'candidates': 4096, 'horizon': 30, 'beta': 0.5}
-    # Plans end with a copy to the host, so the wall's clock sees all of them.
-    seconds = plan_seconds(prior, big, rounds, 'cuda', time.perf_counter)
-    what = f'8 draws × 4096 candidates × horizon 30, {torch.cuda.get_device_name()}'
-    return [
-        row(f'plan, {what}, median', 1e3 * float(np.median(seconds)), 'ms', 'lower', None),
-        row(
-            f'plan, {what}, p99: 100 Hz',
-            1e3 * float(np.percentile(seconds, 99)),
-            'ms',
-            'lower',
-            10.0,
-        ),
-    ]

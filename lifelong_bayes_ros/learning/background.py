@@ -128,7 +128,7 @@ class Background:
             memory={r.name: tuple(r.reservoir.samples) for r in regimes},
             heads={r.name: r.head for r in regimes},
             regime=learner.regime,
-            theta=learner.live.posterior.mean.cpu().numpy().copy(),
+            theta=learner.live.posterior.mean.numpy().copy(),
             noise=learner.live.noise.variance,
             steps=learner.config.trunk_steps * self.every,
             seed=learner.seed + learner.learned,

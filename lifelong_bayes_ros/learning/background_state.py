@@ -89,7 +89,7 @@ def load_background(
         return
     heads = {r.name: r.head for r in learner.library.regimes}
     for name, dof in saved['dof'].items():
-        heads[name] = head_from(arrays, f'head.{name}', dof, prior, learner.device)
+        heads[name] = head_from(arrays, f'head.{name}', dof, prior)
     job = Job(
         prior=prior,
         recent=tuple(samples_from(arrays, 'recent')),

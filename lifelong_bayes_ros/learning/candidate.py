@@ -63,7 +63,7 @@ class Job:
         at = dynamics.nominal.size
         structured = np.einsum('nok,k->no', rows.columns(dynamics)[1], theta[at:])
         left = residuals(dynamics, rows, theta)
-        heads = [h.posterior.mean.cpu().numpy()[:at].reshape(shape) for h in self.heads.values()]
+        heads = [h.posterior.mean.numpy()[:at].reshape(shape) for h in self.heads.values()]
         lesson = Lesson(
             prior=self.prior,
             recent=rows,
@@ -119,11 +119,8 @@ def prepare(
         return Transport.between(old.trunk, trunk, inputs, np.where(owner == index, OWN, 1.0))
 
     prior = carry_prior(job.prior, trunk, refined.precision, transport(0))
-    dynamics, device = prior.dynamics, next(iter(job.heads.values())).posterior.mean.device
-    family = Gaussian(
-        torch.tensor(dynamics.nominal_theta, device=device),
-        torch.tensor(prior.covariance, device=device),
-    )
+    dynamics = prior.dynamics
+    family = Gaussian(torch.tensor(dynamics.nominal_theta), torch.tensor(prior.covariance))
     heads = {
         name: transport(index).head(head, ds, family, WIDEN)
         for index, (name, head) in enumerate(job.heads.items())
@@ -136,9 +133,7 @@ def prepare(
     start[: dynamics.nominal.size] = (refined.head @ change.T).ravel()
     mean, covariance = fit(dynamics, rows, start, prior.covariance, refined.noise)
     variance = np.square(residuals(dynamics, rows, mean)).mean(axis=0)
-    posterior = Gaussian(
-        torch.tensor(mean, device=device), torch.tensor(covariance, device=device)
-    )
+    posterior = Gaussian(torch.tensor(mean), torch.tensor(covariance))
     live = Head(posterior, Noise.start(variance, prior.noise))
     if job.regime in heads and job.regime != next(iter(heads)):
         heads[job.regime] = live
@@ -149,10 +144,10 @@ def prepare(
     for name, samples in job.memory.items():
         if samples:
             memory = Steps.of(samples)
-            known = [job.heads[name].posterior.mean.cpu().numpy()]
+            known = [job.heads[name].posterior.mean.numpy()]
             known += [job.theta] if name == job.regime else []
             before = min(error(old, memory, theta, prior.noise) for theta in known)
-            theta = heads[name].posterior.mean.cpu().numpy()
+            theta = heads[name].posterior.mean.numpy()
             after = error(dynamics, memory, theta, prior.noise)
             worst = max(worst, after / max(before, 1e-12))
 
@@ -186,7 +181,6 @@ def _drift(old: Dynamics, new: Dynamics, inputs: np.ndarray) -> np.ndarray:
 def absorb(dynamics: Dynamics, head: Head, sample: Sample) -> tuple[Head, float]:
     """A head after one more sample, and its log evidence for it."""
     x, u = sample.x.astype(float), sample.u.astype(float)
-    device = head.posterior.mean.device
-    design = torch.tensor(dynamics.design(x, u, sample.past.astype(float)), device=device)
+    design = torch.from_numpy(dynamics.design(x, u, sample.past.astype(float)))
     prediction = head.predict(design, dynamics.target(x, sample.x_next.astype(float)))
     return head.update(prediction), prediction.evidence

@@ -62,7 +62,9 @@ class Learner:
     ) -> None:
         """Start life at the nominal plant with the confidence of the task family.
 
-        `wait`: for what the background learns, where it is late; see `background`.
+        `device`: of torch, where the background learns the trunk. Heads stay on the CPU: their
+        updates are too small for a GPU. `wait`: for what the background learns, where it is late;
+        see `background`.
         """
         self.config = config or LearnerConfig()
         self.device = torch.device(device)
@@ -144,8 +146,8 @@ class Learner:
         head = self.nominal if self.guarded else self.live
         draws = self._nominal_draws if self.guarded else self.draws
         name = NOMINAL if self.guarded else self.regime
-        theta, noise = head.posterior.mean.cpu().numpy(), head.noise
-        factor = draws.cpu().numpy()
+        theta, noise = head.posterior.mean.numpy(), head.noise
+        factor = draws.numpy()
         if self.sparse is not None and not (self.guarded or self.dense):
             theta, factor = self.sparse.posterior(self._sparse_noise)
             noise = self.sparse.noise
@@ -284,7 +286,7 @@ class Learner:
         )
         # From what is remembered, so that a tape gives the same head.
         rows = self.dynamics.design(x, u, sample.past.astype(float))
-        design = torch.from_numpy(rows).to(self.device)
+        design = torch.from_numpy(rows)
         target = self.dynamics.target(x, x_next)
         if self.learned % SNAPSHOT_EVERY == 0 or not self._snapshots:
             head = self._shared()
@@ -353,7 +355,7 @@ class Learner:
 
     def _test_hypotheses(self, sparse: HypothesisFilter, step: Step) -> Seen:
         """Let the hypotheses learn from a step, and note how they predicted it."""
-        seen = sparse.update(step.design.cpu().numpy(), step.target)
+        seen = sparse.update(step.design.numpy(), step.target)
         step.sparse = seen.evidence
         if not self.dense:
             step.error = float(np.sum(seen.residual**2 / self.prior.noise))
@@ -714,7 +716,7 @@ class Learner:
         self.draws = self.live.posterior.factor() @ fresh
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(array, dtype=torch.float64, device=self.device)
+        return torch.tensor(array, dtype=torch.float64)
 
     def _event(self, name: str, **detail: Any) -> None:
         self.events.append(Event(name, self.stamp_ns, self.step, detail))

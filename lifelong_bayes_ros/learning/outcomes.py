@@ -97,8 +97,8 @@ class Outcomes:
     def _head(self, name: str) -> OutcomeHead:
         posterior = self.model.heads[name].posterior
         z = np.random.default_rng(0).standard_normal((posterior.size, DRAWS))
-        factor = posterior.factor().cpu().numpy() @ z / np.sqrt(DRAWS)
-        mean = posterior.mean.cpu().numpy().astype(np.float32)
+        factor = posterior.factor().numpy() @ z / np.sqrt(DRAWS)
+        mean = posterior.mean.numpy().astype(np.float32)
         return OutcomeHead(self.classes[name], mean, factor.astype(np.float32))
 
     @property
@@ -109,7 +109,7 @@ class Outcomes:
     def parts(self) -> list[np.ndarray]:
         """Arrays that are equal if and only if the heads are."""
         posteriors = [h.posterior for h in self.model.heads.values()]
-        return [a.cpu().numpy() for p in posteriors for a in (p.mean, p.covariance)]
+        return [a.numpy() for p in posteriors for a in (p.mean, p.covariance)]
 
     # ------------------------------------------------------------------ memory
     def without(self, episode: int) -> Outcomes:

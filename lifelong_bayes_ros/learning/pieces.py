@@ -20,19 +20,17 @@ Arrays = dict[str, np.ndarray]
 def head_arrays(prefix: str, head: Head) -> Arrays:
     """Mean, covariance and noise of a head, but for the noise's degrees of freedom."""
     return {
-        f'{prefix}.mean': head.posterior.mean.cpu().numpy(),
-        f'{prefix}.covariance': head.posterior.covariance.cpu().numpy(),
+        f'{prefix}.mean': head.posterior.mean.numpy(),
+        f'{prefix}.covariance': head.posterior.covariance.numpy(),
         f'{prefix}.beta': head.noise.beta,
     }
 
 
-def head_from(
-    arrays: Mapping[str, np.ndarray], prefix: str, dof: float, prior: Prior, device: torch.device
-) -> Head:
+def head_from(arrays: Mapping[str, np.ndarray], prefix: str, dof: float, prior: Prior) -> Head:
     """The head of `head_arrays`."""
     mean, covariance = (arrays[f'{prefix}.{part}'] for part in ('mean', 'covariance'))
-    tensors = (torch.tensor(a, device=device) for a in (mean, covariance))
-    return Head(Gaussian(*tensors), Noise(arrays[f'{prefix}.beta'], dof, prior.noise))
+    posterior = Gaussian(torch.tensor(mean), torch.tensor(covariance))
+    return Head(posterior, Noise(arrays[f'{prefix}.beta'], dof, prior.noise))
 
 
 def sample_arrays(prefix: str, samples: Sequence[Sample]) -> Arrays:
@@ -52,7 +50,7 @@ def digest(heads: Sequence[Head], more: Sequence[np.ndarray] = ()) -> str:
     sha = hashlib.sha256()
     for head in heads:
         for part in (head.posterior.mean, head.posterior.covariance):
-            sha.update(raw(part.cpu().numpy()))
+            sha.update(raw(part.numpy()))
         sha.update(raw(head.noise.beta))
     for part in more:
         sha.update(raw(part))

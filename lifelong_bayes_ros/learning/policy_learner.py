@@ -156,18 +156,15 @@ class PolicyLearner:
         senses: Senses,
         config: PolicyConfig | None = None,
         seed: int = 0,
-        device: str = 'cpu',
     ) -> None:
         self.config = config or PolicyConfig()
         self.fingerprint = senses.fingerprint
         self.shape = (senses.size, senses.outputs)
         self.seed = seed
-        self.device = torch.device(device)
         self.rng = np.random.default_rng([seed, 7])
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.picker = torch.Generator().manual_seed(seed)
-        network = PolicyNetwork(*self.shape, self.config.width, self.picker)
-        self.network = network.to(self.device)
+        self.network = PolicyNetwork(*self.shape, self.config.width, self.picker)
         self.mean = copy.deepcopy(self.network).requires_grad_(False)
         self.version = 0  # choices seen
         self.stay = 0  # choices learned since the robot came into its regime
@@ -209,14 +206,14 @@ class PolicyLearner:
     def plans(self, inputs: np.ndarray) -> np.ndarray:
         """The mean's plans [n, outputs] in half ranges for inputs [n, di]."""
         with torch.no_grad():
-            return self.mean(self._tensor(inputs)).cpu().numpy()
+            return self.mean(torch.tensor(inputs)).numpy()
 
     def posterior(self) -> PolicyPosterior:
         """What it knows by now; of version 0 before it has begun to learn."""
         version = self.version if self.version >= self.config.least else 0
-        mean = {n: getattr(self.mean, n).cpu().numpy().copy() for n in LAYERS}
+        mean = {n: getattr(self.mean, n).numpy().copy() for n in LAYERS}
         precision = self._precision()
-        sd = {n: precision[n].rsqrt().cpu().numpy() for n in LAYERS}
+        sd = {n: precision[n].rsqrt().numpy() for n in LAYERS}
         return PolicyPosterior(mean, sd, self.noise.copy(), self.stamp_ns, version)
 
     def log_likelihood(self, choices: Sequence[Choice]) -> float:
@@ -249,7 +246,7 @@ class PolicyLearner:
 
     def _objective(self, shelf: Shelf) -> Objective:
         likelihood = KnownNoise(self.noise)
-        new = Examples.of(self._tensor(shelf.inputs), shelf.plans, likelihood)
+        new = Examples.of(torch.tensor(shelf.inputs), shelf.plans, likelihood)
         objective = Objective(((1.0, Loss(new.stand_for(self._counts(shelf)[0]))),))
         if self._others is not None:
             objective = objective + Loss(Examples.of(*self._others, likelihood))
@@ -312,7 +309,7 @@ class PolicyLearner:
         self._others = None
         if others:
             inputs = np.concatenate([s.inputs for s in others])
-            self._others = (self._tensor(inputs), np.concatenate([s.plans for s in others]))
+            self._others = (torch.tensor(inputs), np.concatenate([s.plans for s in others]))
 
     def restart(self, prior: DiagonalGaussian) -> None:
         """A fresh optimizer, with this prior over the weights."""
@@ -338,7 +335,7 @@ class PolicyLearner:
         Squared gradients, which it follows in between, see nothing where labels are soft. One
         random sign per output stands for the sum over outputs: E[(Σ_k ±J_k)²] = Σ_k J_k².
         """
-        inputs = [self._tensor(shelf.inputs)]
+        inputs = [torch.tensor(shelf.inputs)]
         inputs += [] if self._others is None else [self._others[0]]
         shares = self._counts(shelf)
         curvature = [torch.zeros_like(p) for p in self.network.parameters()]
@@ -346,7 +343,7 @@ class PolicyLearner:
             picked = self.rng.integers(len(rows), size=SAMPLE)
             signs = self.rng.choice((-1.0, 1.0), (SAMPLE, self.shape[1])) / np.sqrt(self.noise)
             found = self.network.squares(
-                rows[self._tensor(picked)], self._tensor(signs.astype(np.float32))
+                rows[torch.tensor(picked)], torch.tensor(signs.astype(np.float32))
             )
             for total, part in zip(curvature, found, strict=True):
                 total.add_(part * (share / (sum(shares) * SAMPLE)))
@@ -363,6 +360,3 @@ class PolicyLearner:
             found[name] = self.optimizer.precision(p) - (BATCH - 1) * prior
             at += p.numel()
         return found
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.tensor(array, device=self.device)

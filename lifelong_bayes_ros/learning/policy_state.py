@@ -44,13 +44,13 @@ def decode_policy(data: bytes, fingerprint: str, where: str = 'belief/policy') -
 def save_policy(learner: PolicyLearner, folder: Path) -> None:
     """Write all that decides what a policy learner does next to a state directory."""
     arrays: dict[str, np.ndarray] = {'noise': learner.noise}
-    arrays |= {n: getattr(learner.network, n).detach().cpu().numpy() for n in LAYERS}
-    arrays |= {f'mean.{n}': getattr(learner.mean, n).cpu().numpy() for n in LAYERS}
-    arrays |= {f'prior.{n}': t.cpu().numpy() for n, t in learner.prior.state().items()}
+    arrays |= {n: getattr(learner.network, n).detach().numpy() for n in LAYERS}
+    arrays |= {f'mean.{n}': getattr(learner.mean, n).numpy() for n in LAYERS}
+    arrays |= {f'prior.{n}': t.numpy() for n, t in learner.prior.state().items()}
     saved = learner.optimizer.state_dict()
     for index, buffers in saved['state'].items():
-        arrays |= {f'optimizer.{index}.{n}': t.cpu().numpy() for n, t in buffers.items()}
-    arrays['random'] = saved['random'].pop('generator').cpu().numpy()
+        arrays |= {f'optimizer.{index}.{n}': t.numpy() for n, t in buffers.items()}
+    arrays['random'] = saved['random'].pop('generator').numpy()
     arrays['picker'] = learner.picker.get_state().numpy()
     shelves = list(learner.shelves.items())
     for number, (_, shelf) in enumerate(shelves):
@@ -72,7 +72,7 @@ def save_policy(learner: PolicyLearner, folder: Path) -> None:
     write_atomically(folder / POLICY, pack(LEARNER, arrays, meta))
 
 
-def load_policy(folder: Path, senses: Senses, device: str = 'cpu') -> PolicyLearner:
+def load_policy(folder: Path, senses: Senses) -> PolicyLearner:
     """A policy learner that goes on, bit for bit, where `save_policy` left off.
 
     Raises:
@@ -84,7 +84,7 @@ def load_policy(folder: Path, senses: Senses, device: str = 'cpu') -> PolicyLear
     arrays, meta = unpack(LEARNER, path.read_bytes(), str(path))
     _check_inputs(meta['inputs'], senses.fingerprint, str(path))
     try:
-        return _load(arrays, meta, senses, device)
+        return _load(arrays, meta, senses)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} does not hold what this version expects ({error!r}); it was made by another '
@@ -92,15 +92,13 @@ def load_policy(folder: Path, senses: Senses, device: str = 'cpu') -> PolicyLear
         ) from None
 
 
-def _load(
-    arrays: dict[str, np.ndarray], meta: dict[str, Any], senses: Senses, device: str
-) -> PolicyLearner:
-    learner = PolicyLearner(senses, PolicyConfig(**meta['config']), meta['seed'], device)
+def _load(arrays: dict[str, np.ndarray], meta: dict[str, Any], senses: Senses) -> PolicyLearner:
+    learner = PolicyLearner(senses, PolicyConfig(**meta['config']), meta['seed'])
     with torch.no_grad():
         for name in LAYERS:
             getattr(learner.network, name).copy_(torch.tensor(arrays[name]))
             getattr(learner.mean, name).copy_(torch.tensor(arrays[f'mean.{name}']))
-    prior = (torch.tensor(arrays[f'prior.{n}'], device=device) for n in ('mean', 'precision'))
+    prior = (torch.tensor(arrays[f'prior.{n}']) for n in ('mean', 'precision'))
     learner.restart(DiagonalGaussian(*prior))
     saved = meta['optimizer']
     for group in saved['param_groups']:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..blr import BLR, VADAM, DiagonalGaussian
+from ..blr.graph import WARM, Graph
 from ..dynamics.model import Dynamics, Prior
 from ..dynamics.trunk import Trunk
 from ..memory.reservoir import Sample
@@ -107,6 +108,7 @@ def refine(
     mean = torch.cat([w.detach().double().flatten() for w in weights])
     precision = [tensor(prior.trunk_precision[name]) for name in WEIGHTS]
     flat = torch.cat([p.double().flatten() for p in precision])
+    cuda = device.type == 'cuda'
     optimizer = BLR(
         [
             {'params': weights, 'prior': DiagonalGaussian(mean, flat * SHARE * BATCH)},
@@ -121,12 +123,14 @@ def refine(
         optimizer.set_curvature(w, (p / (EXAMPLES * BATCH)).clamp_min(1e-3))
     seen = torch.cat([variance[None], fixed.expand(len(old), -1)])  # [1 + r, ds]
     optimizer.set_curvature(heads, (1 / (seen * BATCH))[:, None].expand_as(heads).contiguous())
+    for group in optimizer.param_groups:
+        if cuda:  # a graph reads its value there
+            group['lr'] = torch.tensor(LR, dtype=torch.float64, device=device)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LR, total_steps=lesson.steps, pct_start=0.1, cycle_momentum=False
     )
-    for _ in range(lesson.steps):
-        if stopped():
-            return None
+
+    def step() -> None:
         recent = _pick(len(inputs), generator, device)
         of, at = _pick(len(old), generator, device), _pick(len(memory), generator, device)
         rows = torch.cat([inputs[recent], memory[at]])
@@ -138,9 +142,17 @@ def refine(
             loss = (residual.square() / variance).sum() + (drift.square() / fixed).sum()
             (0.5 / BATCH * loss).backward()
         optimizer.step()
-        schedule.step()
         with torch.no_grad():
             variance.lerp_(residual.square().mean(dim=0).clamp_min(1e-6), 0.02)
+
+    taken = 0
+    if cuda and lesson.steps > WARM:
+        step, taken = Graph(step, device=device, generator=generator), WARM
+    for _ in range(taken, lesson.steps):
+        if stopped():
+            return None
+        step()
+        schedule.step()
 
     def array(t: Tensor) -> np.ndarray:
         return t.detach().cpu().numpy().astype(float)

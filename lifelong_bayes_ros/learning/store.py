@@ -114,7 +114,7 @@ class Snapshot:
         heads |= {r.name: r.head for r in library.regimes}
         tapes = {'live': learner.tape} | {r.name: r.tape for r in library.regimes}
         reservoirs = {r.name: r.reservoir for r in library.regimes} | {'waiting': learner.waiting}
-        arrays = {'draws': learner.draws.cpu().numpy(), 'past': learner.past}
+        arrays = {'draws': learner.draws.numpy(), 'past': learner.past}
         if learner.sparse is not None:
             arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
         more, outcomes = learner.outcomes.state()
@@ -284,7 +284,7 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device, wait)
 
     def head(name: str) -> Head:
-        return head_from(arrays, f'head.{name}', meta['dof'][name], prior, learner.device)
+        return head_from(arrays, f'head.{name}', meta['dof'][name], prior)
 
     def reservoir(name: str) -> Reservoir:
         samples = samples_from(arrays, f'reservoir.{name}')
@@ -298,7 +298,7 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner.live = head('live')
     learner.waiting = reservoir('waiting')
     _load_tapes(learner, arrays, meta.get('tapes', {}))
-    learner.draws = torch.tensor(arrays['draws'], device=learner.device)
+    learner.draws = torch.tensor(arrays['draws'])
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
@@ -369,8 +369,7 @@ def _load_tapes(
     def tape(name: str, head: Head) -> Tape:
         if name not in tapes:
             return Tape(head, root=learner.nominal.posterior if name == NOMINAL else None)
-        prior, device = learner.prior, learner.device
-        return tape_from(arrays, f'tape.{name}', tapes[name], known, prior, device)
+        return tape_from(arrays, f'tape.{name}', tapes[name], known, learner.prior)
 
     regimes = learner.library.regimes
     learner.tape = tape('live', learner.live)

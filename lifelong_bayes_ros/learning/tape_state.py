@@ -66,7 +66,6 @@ def tape_from(
     meta: Mapping[str, Any],
     known: Known,
     prior: Prior,
-    device: torch.device,
 ) -> Tape:
     """The tape of `tape_state`."""
     present = f'{prefix}.stamp_ns' in arrays
@@ -82,14 +81,14 @@ def tape_from(
             operations.append(Widen(next(shares)))
         elif kind == JOIN:
             index, more = next(joined)
-            other = tape_from(arrays, f'{prefix}.join{index}', more, known, prior, device)
+            other = tape_from(arrays, f'{prefix}.join{index}', more, known, prior)
             operations.append(Join(other))
         else:
             operations.append(Hold(next(variances) if kind == SET else None))
 
     def head(name: str, kept: Mapping[str, Any]) -> Head:
         if kept['as'] is None:
-            return head_from(arrays, f'{prefix}.{name}', kept['dof'], prior, device)
+            return head_from(arrays, f'{prefix}.{name}', kept['dof'], prior)
         noise = Noise(arrays[f'{prefix}.{name}.beta'], kept['dof'], prior.noise)
         return Head(known[kept['as']], noise)
 

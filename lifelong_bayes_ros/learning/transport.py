@@ -76,13 +76,9 @@ class Transport:
     def head(self, head: Head, outputs: int, family: Gaussian, share: float) -> Head:
         """A head, widened by a share of the family's covariance for what a new trunk may miss."""
         posterior = head.posterior
-        device = posterior.mean.device
-        mean = self.theta(posterior.mean.cpu().numpy(), outputs)
-        covariance = self.covariance(posterior.covariance.cpu().numpy(), outputs)
-        moved = Gaussian(
-            torch.tensor(mean, device=device),
-            torch.tensor((covariance + covariance.T) / 2, device=device),
-        )
+        mean = self.theta(posterior.mean.numpy(), outputs)
+        covariance = self.covariance(posterior.covariance.numpy(), outputs)
+        moved = Gaussian(torch.tensor(mean), torch.tensor((covariance + covariance.T) / 2))
         return Head(moved.widen(family.covariance, share), head.noise)
 
 

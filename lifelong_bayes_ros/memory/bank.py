@@ -76,12 +76,12 @@ class Bank:
         for i, head in enumerate(heads):
             if i < len(self._heads) and head is self._heads[i]:
                 continue
-            covariance = head.covariance.cpu().numpy()
+            covariance = head.covariance.numpy()
             blocks = covariance[: ds * nf, : ds * nf].reshape(ds, nf, ds, nf)
             pairs = blocks[self._upper[0], :, self._upper[1]]
             self._blocks[i, :, :, :nf] = (pairs + pairs.transpose(0, 2, 1)) * self._fold
-        covariances = [h.covariance.cpu().numpy() for h in heads]
-        means = np.stack([h.mean.cpu().numpy() for h in heads])
+        covariances = [h.covariance.numpy() for h in heads]
+        means = np.stack([h.mean.numpy() for h in heads])
         cross = np.stack([c[ds * nf :, : ds * nf].T for c in covariances])
         self._cross = np.zeros((len(heads), ds, k, self._stride), np.float32)
         self._cross[..., :nf] = cross.reshape(-1, ds, nf, k).transpose(0, 1, 3, 2)

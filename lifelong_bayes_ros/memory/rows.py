@@ -53,7 +53,7 @@ class Rows:
 
     def residual(self, posterior: Gaussian) -> np.ndarray:
         """y − H m [m, ds]."""
-        theta = posterior.mean.cpu().numpy()
+        theta = posterior.mean.numpy()
         ds, nf = self.target.shape[1], self.phi.shape[1]
         weights, structured = theta[: ds * nf].reshape(ds, nf), theta[ds * nf :]
         return self.target - self.phi @ weights.T - self.tangent @ structured
@@ -61,7 +61,7 @@ class Rows:
     def leverage(self, posterior: Gaussian) -> np.ndarray:
         """V = H Σ Hᵀ of every row [m, ds, ds]."""
         ds, nf = self.target.shape[1], self.phi.shape[1]
-        covariance, at = posterior.covariance.cpu().numpy(), ds * nf
+        covariance, at = posterior.covariance.numpy(), ds * nf
         blocks = covariance[:at, :at].reshape(ds, nf, ds, nf)
         cross = self.phi @ covariance[:at, at:].reshape(ds, nf, -1)  # [ds, m, k]
         mixed = np.einsum('imk,mjk->mij', cross, self.tangent)

@@ -195,8 +195,7 @@ class Tape:
 def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = False) -> Head:
     """The head after one more sample, as the learner conditions it."""
     x, u, past = sample.x.astype(float), sample.u.astype(float), sample.past.astype(float)
-    device = head.posterior.mean.device
-    design = torch.tensor(dynamics.design(x, u, past), dtype=torch.float64, device=device)
+    design = torch.tensor(dynamics.design(x, u, past), dtype=torch.float64)
     target = dynamics.target(x, sample.x_next.astype(float))
     return head.update(head.predict(design, target), in_place)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..control.torch_rollout import torch_device
+from ..control.arrays import torch_device
 from ..errors import UserError
 
 

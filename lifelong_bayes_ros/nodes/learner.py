@@ -58,7 +58,7 @@ class LearnerNode(BaseNode):
         ),
         Parameter('state_dir', '', 'folder that keeps the posterior; empty: not kept'),
         Parameter('resume', True, 'go on from state_dir where it holds a posterior'),
-        Parameter('device', 'cpu', 'cpu, cuda, or auto'),
+        Parameter('device', 'cpu', 'where the trunk is learned: cpu, cuda, or auto'),
         Parameter('lockstep', False, 'wait for what the background learns, where it is late'),
         Parameter('learning', True, 'learn; if not, predict and publish only', live=True),
         SEED,
@@ -163,12 +163,11 @@ class LearnerNode(BaseNode):
         return Learner(prior, config, self.value('seed'), device, self.value('lockstep'))
 
     def _new_policy(self) -> PolicyThread:
-        device = str(self.learner.device)
         if self.folder is not None and self.value('resume') and (self.folder / POLICY).exists():
-            learner = load_policy(self.folder, self.senses, device)
+            learner = load_policy(self.folder, self.senses)
             self.get_logger().info(f'the policy goes on at choice {learner.version}')
         else:
-            learner = PolicyLearner(self.senses, seed=self.value('seed'), device=device)
+            learner = PolicyLearner(self.senses, seed=self.value('seed'))
         return PolicyThread(learner, self.spec.period_ns, self.value('lockstep'))
 
     def _prior(self) -> tuple[Prior, LearnerConfig]:
@@ -308,7 +307,7 @@ class LearnerNode(BaseNode):
             old.background.close()
         if self.policy is not None:
             self.policy.close()
-            fresh = PolicyLearner(self.senses, seed=old.seed, device=str(old.device))
+            fresh = PolicyLearner(self.senses, seed=old.seed)
             self.policy = PolicyThread(fresh, self.spec.period_ns, wait)
             self._publish_policy(fresh.posterior())
         self._publish_trunk()

@@ -88,7 +88,7 @@ SETTINGS = (
     ),
     Setting('state_dir', 'folder that keeps the posterior from run to run'),
     Setting('resume', 'false: do not go on from what state_dir holds', bool),
-    Setting('device', 'where the learner computes: cpu, cuda or auto'),
+    Setting('device', 'where the learner learns the trunk: cpu, cuda or auto'),
     Setting('planner_device', 'where the policy weighs its plans: cpu, cuda or auto'),
     Setting('learning', 'false: predict and publish only', bool),
     Setting('episode_length', 'transitions per episode; not set: that of the life', int),
