@@ -8,13 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lifelong_bayes_ros.blr import graph
 from lifelong_bayes_ros.control import native
 from lifelong_bayes_ros.control.arrays import Arrays
 from lifelong_bayes_ros.control.chance import SHARE, Chance
 from lifelong_bayes_ros.control.cost import Cost
-from lifelong_bayes_ros.control.native import NativeRollout
 from lifelong_bayes_ros.control.goals import Trajectory
+from lifelong_bayes_ros.control.native import NativeRollout
 from lifelong_bayes_ros.control.noise import Noise, autoregressive, coloured
 from lifelong_bayes_ros.control.optimizers import OPTIMIZERS
 from lifelong_bayes_ros.control.planner import Planner
@@ -248,42 +251,96 @@ def test_all_engines_find_the_same_plan(tiny_prior, through, optimizer):
         np.testing.assert_allclose(plans[engine].spread, plans['numpy'].spread, atol=0.02)
 
 
+class Traced:
+    """What a CUDA graph is, without CUDA: operations and the tensors they read, as captured."""
+
+    def __init__(self, function, inputs, device):
+        self._replay = make_fx(function)(*(t.clone() for t in inputs))
+
+    def __call__(self, *inputs):
+        return self._replay(*inputs)
+
+
+def planners_alike(dynamics, device, **settings):
+    """A planner in numpy and one on a device, with the same noise."""
+    chance = {'pitch': {'low': -0.3, 'high': 0.3}, 'vx': {'high': 1.0}}
+    settings |= {'draws': 4, 'candidates': 64, 'chance': chance}
+    here = planner_with(dynamics, engine='numpy', **settings)
+    there = planner_with(dynamics, device=device, engine='torch', **settings)
+    normal = Arrays().normal(0)
+    there.noise._normal = lambda shape: there.arrays.array(normal(shape))  # drawn on the host
+    return here, there
+
+
+def plan_alike(dynamics, here, there):
+    """Plans agree while Belief, state, goal, β and trunk change."""
+    belief, past = some_belief(dynamics, 3), dynamics.history()
+
+    def agree(tick, factor=0.05):
+        state, known = start(0) + np.float32(0.02 * tick), replace(belief, factor=factor * spread)
+        found = [p.plan(known, (tick + 1) * PERIOD, state, past) for p in (here, there)]
+        np.testing.assert_allclose(found[1].actions, found[0].actions, atol=0.02)
+        np.testing.assert_allclose(found[1].spread, found[0].spread, atol=0.02)
+
+    spread = belief.factor
+    for tick in range(3):
+        agree(tick, 0.05 * (tick + 1))
+    for change in (
+        lambda p: setattr(p, 'beta', 0.7),
+        lambda p: setattr(p, 'beta', 0.0),
+        lambda p: p.aim(Trajectory(QUAD, {'x': 4.0, 'z': 9.0}, [0], [[1.0, 2.0]])),
+        lambda p: p.adopt(replace(dynamics, nominal=1.2 * dynamics.nominal)),
+    ):
+        tick += 1
+        for planner in (here, there):
+            change(planner)
+        agree(tick)
+
+
 @cuda
 @pytest.mark.parametrize('through', ['mean', 'draw', 'all'])
 @pytest.mark.parametrize('optimizer', ['mppi', 'icem'])
 def test_a_gpu_finds_the_same_plan_for_the_same_noise(tiny_prior, through, optimizer):
-    dynamics, past = tiny_prior.dynamics, tiny_prior.dynamics.history()
-    belief = some_belief(dynamics, 3)
-    belief = replace(belief, factor=0.05 * belief.factor)
-    chance = {'pitch': {'low': -0.3, 'high': 0.3}, 'vx': {'high': 1.0}}
-    settings = {'through': through, 'optimizer': optimizer, 'draws': 4, 'chance': chance}
-    planners = [
-        planner_with(dynamics, device=device, engine='numpy', **settings)
-        for device in ('cpu', 'cuda')
-    ]
-    here, there = planners
-    normal = Arrays().normal(0)
-    there.noise._normal = lambda shape: there.arrays.array(normal(shape))  # drawn on the host
+    dynamics = tiny_prior.dynamics
+    both = planners_alike(dynamics, 'cuda', through=through, optimizer=optimizer)
+    plan_alike(dynamics, *both)
 
-    def agree(tick):
-        state = start(0) + np.float32(0.02 * tick)
-        found = [p.plan(belief, (tick + 1) * PERIOD, state, past) for p in planners]
-        np.testing.assert_allclose(found[1].actions, found[0].actions, atol=0.02)
-        np.testing.assert_allclose(found[1].spread, found[0].spread, atol=0.02)
-        return found[0].actions
 
-    for tick in range(3):  # one graph, other values
-        agree(tick)
-    for planner in planners:
-        planner.beta = 0.7
-    agree(3)
-    for planner in planners:
-        planner.aim(Trajectory(QUAD, {'x': 4.0, 'z': 9.0}, [0], [[1.0, 2.0]]))
-    agree(4)
-    other = replace(random_dynamics('quad', 64, seed=2), spec=here.spec)
-    for planner in planners:
-        planner.adopt(replace(other, scale=dynamics.scale))
-    agree(5)
+@pytest.mark.parametrize('through', ['mean', 'draw', 'all'])
+@pytest.mark.parametrize('optimizer', ['mppi', 'icem'])
+def test_a_graph_of_a_plan_follows_all_that_changes(tiny_prior, through, optimizer, monkeypatch):
+    here, there = planners_alike(tiny_prior.dynamics, 'cpu', through=through, optimizer=optimizer)
+    monkeypatch.setattr(graph, 'Graph', Traced)
+    monkeypatch.setattr(Arrays, 'on_cuda', property(lambda self: self.device is not None))
+    plan_alike(tiny_prior.dynamics, here, there)
+    assert there._graphs
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.name().removeprefix('aten::').partition('.')[0])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('through', ['mean', 'draw', 'all'])
+def test_weighing_plans_needs_nothing_from_the_host(tiny_prior, through):
+    """A CUDA graph can hold neither copies from the host nor decisions by values."""
+    dynamics = tiny_prior.dynamics
+    planner = planners_alike(dynamics, 'cpu', through=through)[1]
+    weigh = planner._judge(some_belief(dynamics), PERIOD, start(0), dynamics.history())
+    plans = planner.optimizer.ask(planner.noise, 64, 0)
+    weigh(plans)  # makes what is kept
+    with Operations() as operations:
+        weigh(plans)
+    assert 'addmm' in operations.names
+    host = {'lift_fresh', '_to_copy', 'copy_', '_local_scalar_dense', 'item', 'nonzero'}
+    assert not host & operations.names
 
 
 @cuda

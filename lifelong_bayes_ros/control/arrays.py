@@ -35,13 +35,13 @@ class Arrays:
         """Values of float32, there; of torch, always a copy."""
         if self.device is None:
             return np.asarray(values, np.float32)
-        return self.lib.tensor(np.asarray(values, np.float32), device=self.device)
+        return self.lib.tensor(np.asarray(values, np.float32)).to(self.device)
 
     def index(self, places: Sequence[int]) -> Any:
         """Places to take from an axis, there."""
         if self.device is None:
             return np.asarray(places, int)
-        return self.lib.tensor(np.asarray(places, int), device=self.device)
+        return self.lib.tensor(np.asarray(places, int)).to(self.device)
 
     def host(self, array: Any) -> np.ndarray:
         """Values from there."""

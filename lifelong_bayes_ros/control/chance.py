@@ -66,7 +66,7 @@ class Chance:
             caution: what the margins are multiplied by [].
         """
         lib = self.arrays.lib
-        states, noise = states[..., self._at], self.arrays.array(noise)[self._at]
+        states, noise = states[..., self._at], noise[self._at]
         mean = states.mean(axis=0)
         margin = caution * self._quantile
         margin = margin * lib.sqrt(lib.square(states - mean).mean(axis=0) + noise)

@@ -172,7 +172,7 @@ class Planner:
             if not self.arrays.on_cuda:
                 return self._weigh(plans, *given)
             inputs = (plans, *given)
-            key = self.through, *(i.shape for i in inputs)
+            key = self.through, self.beta > 0, *(i.shape for i in inputs)
             if key not in self._graphs:
                 if len(self._graphs) == MOST_GRAPHS:
                     self._graphs.clear()
