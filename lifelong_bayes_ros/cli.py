@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -484,7 +485,8 @@ def main(argv: list[str] | None = None) -> int:
         import torch
 
         torch.set_num_threads(1)
-        code = args.function(args)
+        with ended_as_by_ctrl_c():
+            code = args.function(args)
         sys.stdout.flush()  # what it meets is told here, not at exit
         return code
     except UserError as error:
@@ -501,6 +503,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print('interrupted')
         return 130
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let `kill`, a service manager and a closed terminal end a command in the same order."""
+    # What is ignored stays so, e.g. under nohup.
+    mine = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def refuse(command: str, error: UserError) -> int:

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -483,3 +484,25 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
             heard = operator.heard
             operator.until(lambda: operator.heard >= heard + 2, 'reports')
     assert bool(requests) == asked  # once more where DDS is slow to bring an answer
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, number):
+    words = ['up', '--robot', 'quad', '--nodes', 'transition_streamer', '--logs', str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'lifelong_bayes_ros.cli', *words, '--domain-id', '99'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = iter(process.stdout.readline, '')
+        assert any('all nodes are active' in line for line in lines)
+        nodes = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+        assert nodes
+        process.send_signal(number)
+        assert process.stdout.read().split() == ['ending']
+        assert process.wait(PATIENCE) == 0
+        assert not any(Path('/proc', pid).exists() for pid in nodes)
+    finally:
+        process.kill()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 
 import numpy as np
 
@@ -43,9 +45,14 @@ class Deadline:
             past = self.controller.past.copy()
             self._running = self._thread.submit(self.controller.think, state, belief, past)
             left = self.seconds - (time.perf_counter() - started)
-            if wait([self._running], max(left, 0.0)).done:
-                plan, self._running = self._running.result(), None
+            with suppress(Late):
+                plan, self._running = self._running.result(max(left, 0.0)), None
         return self.controller.answer(state, belief, plan, started)
+
+    def rest(self) -> None:
+        """Do what the next plan need not wait for, once the answer is sent."""
+        if self._running is None:
+            self.controller.planner.rest()
 
     def settle(self) -> None:
         """Wait until nothing is being planned, so that the controller may be changed."""

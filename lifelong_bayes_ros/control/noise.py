@@ -30,8 +30,21 @@ class Noise:
         """
         self._taken, self._da, self._normal = arrays.array(taken), da, normal
 
+        self._ahead: Any = None
+        self._wanted = 0  # plans of the first call since the last moment of rest
+
+    def prepare(self) -> None:
+        """Draw in an idle moment what the next call will most likely want."""
+        if self._ahead is None and self._wanted:
+            self._ahead, self._wanted = self._draw(self._wanted), 0
+
     def __call__(self, count: int) -> Any:
         """Noise of so many plans."""
+        self._wanted = self._wanted or count
+        noise, self._ahead = self._ahead, None
+        return noise if noise is not None and len(noise) == count else self._draw(count)
+
+    def _draw(self, count: int) -> Any:
         steps, numbers = self._taken.shape
         noise = self._taken @ self._normal((numbers, count * self._da))
         noise = noise.reshape(steps, count, self._da).swapaxes(0, 1)

@@ -140,6 +140,10 @@ class Planner:
             self.optimizer.tell(host(plans), host(total), penalty)
         return Plan(stamp_ns, self.optimizer.plan.copy(), self.optimizer.spread)
 
+    def rest(self) -> None:
+        """Do in an idle moment what the next plan need not wait for."""
+        self.noise.prepare()
+
     def doubt(self, belief: Belief, stamp_ns: int) -> float:
         """How little the Belief is to be trusted, from 0 to 1.
 

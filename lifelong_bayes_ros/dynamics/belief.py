@@ -85,8 +85,7 @@ def predict_means(
     change = change + np.tensordot(c, past[:, None] - commands, axes=1)
     rows = np.broadcast_to(x, (len(commands), len(x)))
     raw, slope = dynamics.trunk.raw_and_tangent(rows, commands, change)
-    whiten = dynamics.trunk.whiten
-    y = raw @ (whiten @ w.T) + slope @ (whiten @ dynamics.nominal.T)
+    y = raw @ dynamics.trunk.whiten @ w.T + slope @ dynamics.from_slope
     return dynamics.spec.wrap(x + dynamics.scale * y)
 
 

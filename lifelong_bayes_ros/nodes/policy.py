@@ -368,7 +368,7 @@ class Policy(BaseNode):
             self._act_if_due()
         elif self.lockstep and last is not None and stamp_ns == last.stamp_ns:
             # The robot asks again: an answer was lost on its way, or was silence.
-            self._send_answer()
+            self._send_again()
             if self.answered_ns != stamp_ns:
                 self.held = last
                 self._act_if_due()
@@ -419,6 +419,8 @@ class Policy(BaseNode):
             self._publish_uncertainty(act, belief, outcomes)
         if act.plan is not None and not act.late:
             self._publish_plan(controller, act, belief, state, past)
+        if self.deadline is not None:
+            self.deadline.rest()
 
     def _publish_plan(
         self, controller: Controller, act: Act, belief: Belief, state: State, past: np.ndarray
@@ -438,14 +440,13 @@ class Policy(BaseNode):
         self.plan_spreads.publish(table_to_msg(_spread_table(ahead), topics.SPREAD_AXES))
 
     def _send(self, stamp_ns: int, command: np.ndarray, *planned: np.ndarray) -> None:
-        self.answered_ns = stamp_ns
-        self.answer = (
-            command_to_msg(self.spec, command, self.get_clock().now().to_msg()),
-            action_to_msg(self.spec, stamp_ns, command, *planned),
-        )
-        self._send_answer()
+        message = command_to_msg(self.spec, command, self.get_clock().now().to_msg())
+        self.commands.publish(message)  # before all that is only about it
+        action = action_to_msg(self.spec, stamp_ns, command, *planned)
+        self.actions.publish(action)
+        self.answered_ns, self.answer = stamp_ns, (message, action)
 
-    def _send_answer(self) -> None:
+    def _send_again(self) -> None:
         if self.answer is not None:
             command, action = self.answer
             self.commands.publish(command)

@@ -315,18 +315,13 @@ class RobotSpec(Section):
         Returns:
             Two arrays [steps, number of tracked channels], in the order of `goal.track`.
         """
-        waves = list(self.goal.track.values())
-        center = np.array([w.center for w in waves])
-        amplitude = np.array([w.amplitude for w in waves])
-        omega = 2 * np.pi / np.array([w.period for w in waves])
-        phase = np.array([w.phase for w in waves])
+        center, amplitude, omega, phase, periods_ns = self._waves
         # Whole periods are taken off in integers, so that wall-clock stamps lose no precision.
-        periods_ns = np.array([round(w.period * 1e9) for w in waves], dtype=np.int64)
         start = (np.int64(stamp_ns) % periods_ns) * 1e-9
         t = start + np.arange(steps)[:, None] * self.period
         angle = omega * t + phase
         value, rate = center + amplitude * np.sin(angle), amplitude * omega * np.cos(angle)
-        for i, wave in enumerate(waves):
+        for i, wave in enumerate(self.goal.track.values()):
             if wave.along:
                 path = [list(self.goal.track).index(name) for name in wave.along]
                 vx, vy = rate[:, path].T
@@ -334,6 +329,18 @@ class RobotSpec(Section):
                 value[:, i] = np.arctan2(vy, vx)
                 rate[:, i] = (vx * ay - vy * ax) / np.maximum(vx**2 + vy**2, 1e-12)
         return value, rate
+
+    @cached_property
+    def _waves(self) -> tuple[np.ndarray, ...]:
+        """Centre, amplitude, angular frequency, phase and period in ns of the references."""
+        waves = list(self.goal.track.values())
+        return (
+            np.array([w.center for w in waves]),
+            np.array([w.amplitude for w in waves]),
+            2 * np.pi / np.array([w.period for w in waves]),
+            np.array([w.phase for w in waves]),
+            np.array([round(w.period * 1e9) for w in waves], dtype=np.int64),
+        )
 
     def score(self, stamp_ns: int, state: np.ndarray) -> float:
         """Score in [0, 1] of a state [ds] at a time: exp(−‖weighted error‖ / scale)."""
