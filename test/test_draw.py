@@ -84,8 +84,9 @@ def test_robot_path_and_words_are_in_view_however_unsure_it_is(name):
     x = np.full(len(spec.state), 0.3)
     members = x + rng.standard_normal((16, 12, len(x))).cumsum(axis=1)
     spread = np.stack([members.mean(axis=0), *np.full((2, 12, len(x)), 9.0)])
-    shapes = scene.scene(spec, x, FIGURES, members, spread)
-    path = scene.place(spec, members).mean(axis=0)
+    futures = scene.place(spec, members)
+    shapes = scene.scene(spec, x, FIGURES, futures, spread)
+    path = futures.mean(axis=0)
     camera = close_up(Frame(0.0, shapes, path))
     robot = [s for s in shapes if s.ns == 'robot']
     texts = [s for s in shapes if s.kind == 'text']

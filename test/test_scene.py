@@ -26,7 +26,14 @@ def test_every_shipped_robot_can_be_drawn(name):
     x = rng.uniform(-1, 1, len(spec.state))
     members = x + 0.1 * rng.standard_normal((16, 12, len(x)))
     spread = np.stack([members.mean(axis=0), *np.full((2, 12, len(x)), 0.05)])
-    shapes = scene.scene(spec, x, FIGURES, members, spread)
+    futures = scene.place(spec, members)
+    shapes = scene.scene(spec, x, FIGURES, futures, spread)
+    (fan,) = [shape for shape in shapes if shape.ns == 'futures']
+    legs = fan.points.reshape(16, -1, 2, 3)
+    assert legs.shape[1] == scene.LEGS
+    np.testing.assert_array_equal(legs[:, 0, 0], futures[:, 0])
+    np.testing.assert_array_equal(legs[:, -1, 1], futures[:, -1])
+    np.testing.assert_array_equal(legs[:, 1:, 0], legs[:, :-1, 1])
     kinds = {shape.ns for shape in shapes}
     assert kinds >= {'robot', 'futures', 'noise', 'ignorance', 'headline', 'mode'}
     for shape in shapes:
@@ -78,14 +85,14 @@ def test_noise_lies_within_noise_and_ignorance():
     mean = rng.uniform(-1, 1, (12, 6))
     members = mean + 0.2 * rng.standard_normal((16, 12, 6))
     spread = np.stack([mean, np.full((12, 6), 9.0), np.full((12, 6), 0.1)])
-    shapes = scene.tube(QUAD, members, spread)
+    shapes = scene.tube(QUAD, scene.place(QUAD, members), spread)
     assert len(shapes) == 2 * scene.TUBE
     for noise, both in zip(shapes[::2], shapes[1::2], strict=True):
         assert (noise.ns, both.ns) == ('noise', 'ignorance')
         assert noise.colour != both.colour
         assert (np.sort(both.size)[1:] > np.sort(noise.size)[1:]).all()
     # Nothing is not known: both are the same.
-    sure = scene.tube(QUAD, np.broadcast_to(mean, members.shape), spread)
+    sure = scene.tube(QUAD, scene.place(QUAD, np.broadcast_to(mean, members.shape)), spread)
     np.testing.assert_allclose(sure[0].size, sure[1].size)
 
 

@@ -192,10 +192,9 @@ def _made(bag: Bag) -> Iterator[Frame]:
             if seconds < drawn + 0.2:
                 continue
             drawn = seconds
-            shapes = scene.scene(spec, met.next_state, figures, members, spread)
-            path = np.zeros((0, 3))
-            if members is not None:
-                path = scene.place(spec, members.astype(float)).mean(axis=0)
+            points = None if members is None else scene.place(spec, members.astype(float))
+            shapes = scene.scene(spec, met.next_state, figures, points, spread)
+            path = np.zeros((0, 3)) if points is None else points.mean(axis=0)
             yield Frame(seconds, shapes, path)
 
 

@@ -124,13 +124,14 @@ class UncertaintyViz(BaseNode):
         if not self.inputs or state is None:
             return
         header = Header(frame_id=self.spec.frame, stamp=to_stamp(state.stamp_ns))
+        points = None if self.plan is None else scene.place(self.spec, self.plan.astype(float))
         if self.markers.get_subscription_count():
             height = self.value('text_height')
-            shapes = scene.scene(self.spec, state.x, self.figures, self.plan, self.spread, height)
+            shapes = scene.scene(self.spec, state.x, self.figures, points, self.spread, height)
             self.markers.publish(self.canvas.markers(shapes, header))
-        if self.plan is None:
+        if points is None:
             return
-        mean, covariance = view.moments(scene.place(self.spec, self.plan.astype(float)))
+        mean, covariance = view.moments(points)
         if self.path.get_subscription_count():
             self.path.publish(self.canvas.path(mean, header))
         if self.pose.get_subscription_count() and self.spread is not None:

@@ -20,6 +20,7 @@ THIN = 0.01  # m: least extent of what is drawn
 WIDEST = 1.5  # most extent of a drawn ellipsoid, in lengths of the robot: larger ones hide it
 LINE = 34  # letters of a line of the headline
 TUBE = 6  # places along a plan where its spread is drawn
+LEGS = 8  # straight lines that a future is drawn with, at most: to send more costs the most
 NUDGE = 1e-5  # for derivatives of a position by a state
 NOISE, IGNORANCE = (0.2, 0.55, 1.0), (1.0, 0.45, 0.05)
 GLASS = 0.6  # opacity of the robot: its plan begins inside it
@@ -119,9 +120,9 @@ def _nose(spec: RobotSpec, x: np.ndarray) -> Shape:
     return Shape('robot', 'lines', WELL, np.full(3, 0.1 * spec.view.size), points=ends)
 
 
-def fan(spec: RobotSpec, members: np.ndarray) -> Shape:
-    """Futures [E, h, ds] under posterior draws, as lines."""
-    points = place(spec, members.astype(float))
+def fan(points: np.ndarray) -> Shape:
+    """Futures, places [E, h, 3] under posterior draws, as lines."""
+    points = points[:, _among(points.shape[1], LEGS + 1)]
     ends = np.stack([points[:, :-1], points[:, 1:]], axis=2).reshape(-1, 3)
     return Shape('futures', 'lines', FAN, np.full(3, THIN / 2), 0.6, points=ends)
 
@@ -131,20 +132,24 @@ def length(spec: RobotSpec) -> float:
     return sum(spec.view.lengths) if spec.view.kind == 'chain' else 2 * spec.view.size
 
 
-def tube(spec: RobotSpec, members: np.ndarray, spread: np.ndarray) -> list[Shape]:
+def _among(steps: int, count: int) -> np.ndarray:
+    """So many of the steps of a plan or all of them, the first and the last one included."""
+    return np.unique(np.linspace(0, steps - 1, count).round().astype(int))
+
+
+def tube(spec: RobotSpec, points: np.ndarray, spread: np.ndarray) -> list[Shape]:
     """Two ellipsoids at some places along a plan: noise alone, and noise with ignorance.
 
     Both are drawn smaller by the same share where the larger one is wider than `WIDEST`.
 
     Args:
         spec: the robot.
-        members: states under each posterior draw [E, h, ds].
+        points: places under each posterior draw [E, h, 3].
         spread: mean state, epistemic and aleatoric standard deviation [3, h, ds].
     """
     mean, _, aleatoric = spread.astype(float)
-    at = np.unique(np.linspace(0, len(mean) - 1, TUBE + 1).round().astype(int)[1:])
-    points = place(spec, members[:, at].astype(float))
-    _, ignorance = view.moments(points)
+    at = _among(len(mean), TUBE + 1)[1:] if len(mean) > 1 else np.zeros(1, int)
+    _, ignorance = view.moments(points[:, at])
     centres, noise = place(spec, mean[at]), spread_at(spec, mean[at], aleatoric[at])
     sizes, rotations = axes(np.stack([noise, noise + ignorance]))
     shrink = np.minimum(WIDEST * length(spec) / sizes[1].max(axis=-1), 1.0)
@@ -251,11 +256,13 @@ def scene(
     spec: RobotSpec,
     x: np.ndarray,
     figures: Mapping[str, float],
-    members: np.ndarray | None = None,
+    points: np.ndarray | None = None,
     spread: np.ndarray | None = None,
     height: float = 0.1,
 ) -> list[Shape]:
     """Everything but the path: see `body`, `fan`, `tube` and `words`.
+
+    `points` [E, h, 3]: where the robot is along its plan, under each posterior draw; see `place`.
 
     Raises:
         UserError: the robot has no `view`, or its model cannot be read.
@@ -267,10 +274,10 @@ def scene(
     at = place(spec, np.asarray(x, float))
     most = WIDEST * length(spec)
     widest = np.inf
-    if members is not None:
-        shapes.append(fan(spec, members))
-        if spread is not None and spread.shape[1:] == members.shape[1:]:
-            drawn = tube(spec, members, spread)
+    if points is not None:
+        shapes.append(fan(points))
+        if spread is not None and spread.shape[1] == points.shape[1]:
+            drawn = tube(spec, points, spread)
             shapes += drawn
             if max(float(shape.size.max()) for shape in drawn[1::2]) > 0.999 * most:
                 widest = most
