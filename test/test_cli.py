@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -173,8 +174,17 @@ def test_a_missed_bar_is_the_exit_status(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypatch, capsys):
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_what_a_gpu_gains_is_not_measured_without_one(capsys):
+    assert cli.main(['bench', 'gpu']) == 2
+    assert 'sees no CUDA device' in ' '.join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypatch, capsys, gpu):
     measured = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    commands = {what: c for what, c in bench.COMMANDS.items() if gpu or what != 'gpu'}
 
     def measure(what, status):
         measured.append(what)
@@ -185,12 +195,12 @@ def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypa
     monkeypatch.setattr(bench, 'run_bench', measure)
     assert cli.main(['bench', 'all', '--json']) == 1
     assert cli.main(['bench', 'all', '--json']) == 1
-    assert measured == list(bench.COMMANDS)  # once each: the second call found them
+    assert measured == list(commands)  # once each: the second call found them
     page = (tmp_path / 'BENCHMARKS.md').read_text()
-    for what, command in bench.COMMANDS.items():
+    for what, command in commands.items():
         assert f'## `{command}`' in page
         assert f'| figure of {what} | 1.25 | ms | ≤ 1 | **no** |' in page
-    assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(bench.COMMANDS)
+    assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(commands)
 
 
 @pytest.mark.parametrize('heard', [20, 33])
