@@ -94,7 +94,7 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            f'lifelong-bayes = {NAME}.cli:main',
+            f'lifelong-bayes = {NAME}.__main__:main',
             *(f'{node} = {NAME}.nodes.{node}:main' for node in NODES),
         ]
     },

@@ -535,7 +535,3 @@ def _drop_stdout() -> None:
     except OSError:
         with suppress(OSError):  # it may be no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == '__main__':
-    sys.exit(main())

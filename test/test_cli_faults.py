@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_where_results_cannot_be_written_is_told_before_the_work(
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
 @pytest.mark.parametrize(('pipe', 'code', 'words'), [(False, 2, 'No space'), (True, 141, '')])
 def test_output_that_nobody_takes_ends_without_a_traceback(pipe, code, words):
-    command = [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'robot', 'check', 'quad', '--json']
+    command = [sys.executable, '-m', 'lifelong_bayes_ros', 'robot', 'check', 'quad', '--json']
     if pipe:
         read, write = os.pipe()
         os.close(read)
@@ -364,3 +365,22 @@ def test_units_in_brackets_are_shown(tmp_path, capsys):
     assert cli.main(['robot', 'check', str(file)]) == 0
     shown = capsys.readouterr().out
     assert '[m]' in shown and '[/m]' in shown
+
+
+def test_a_command_that_is_interrupted_while_it_loads_ends_without_a_word():
+    start = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == 'rich':
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from lifelong_bayes_ros.__main__ import main
+sys.exit(main())
+"""
+    words = [sys.executable, '-c', start, 'robot', 'check', 'quad']
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == done.stdout == ''
+    words = [sys.executable, '-m', 'lifelong_bayes_ros', 'robot', 'check', 'quad']
+    assert subprocess.run(words, capture_output=True).returncode == 0

@@ -193,7 +193,7 @@ def test_a_cluster_that_does_not_start_is_a_mistake_told(monkeypatch):
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_an_end_by_force_loses_only_what_was_running(how, cache, life_file, tmp_path):
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'life', '--life', str(life_file)]
+    command = [sys.executable, '-m', 'lifelong_bayes_ros', 'life', '--life', str(life_file)]
     command += ['--seeds', '100:120', '--jobs', '2', '--out', str(out)]
     process = subprocess.Popen(
         command,
@@ -358,9 +358,9 @@ def frozen_off_policy(lived) -> list[np.ndarray]:
     prior = learned.prior
     errors = ModelErrors(plants.QUAD, life, prior, seed=0)
     run_life(plants.QUAD, life, Frozen(prior, 0), 0, observer=errors)
-    # The nominal model beside itself.
+    # The nominal model beside itself; single precision in C and in numpy, many steps in the open.
     for h in HORIZONS:
-        np.testing.assert_allclose(errors.open_loop[h], errors.nominal[h], rtol=1e-5)
+        np.testing.assert_allclose(errors.open_loop[h], errors.nominal[h], rtol=1e-4)
     return [np.array(e) for e in errors.off_policy]
 
 

@@ -415,7 +415,7 @@ def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):
     with Bringup({'robot': 'base'}, tmp_path, private=True) as bringup:  # for its domain and node
         outputs = [bringup.node.create_publisher(t.type, t.name, 10) for t in (odom, command)]
         asked = subprocess.Popen(
-            [sys.executable, '-m', 'lifelong_bayes_ros.cli', 'robot', 'init', '--from-topics']
+            [sys.executable, '-m', 'lifelong_bayes_ros', 'robot', 'init', '--from-topics']
             + ['--seconds', '2', '--domain-id', str(bringup.domain_id), '--out', str(file)],
             env=os.environ | this_machine(),
             stdout=subprocess.PIPE,
@@ -490,7 +490,7 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
 def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, number):
     words = ['up', '--robot', 'quad', '--nodes', 'transition_streamer', '--logs', str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, '-m', 'lifelong_bayes_ros.cli', *words, '--domain-id', '99'],
+        [sys.executable, '-m', 'lifelong_bayes_ros', *words, '--domain-id', '99'],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -71,7 +71,7 @@ def test_a_learner_on_another_machine_learns_what_it_learns_on_this_one(tmp_path
         'LIFE_FILE': str(tmp_path / 'life.yaml'),
         'PRIOR': str(tmp_path / 'tiny.safetensors'),
         'THERE': THERE,
-        'UP': f'{sys.executable} -m lifelong_bayes_ros.cli up',
+        'UP': f'{sys.executable} -m lifelong_bayes_ros up',
     }
     done = subprocess.run(
         [*APART, HERE],

@@ -201,7 +201,7 @@ class TestMetadata:
             if path.match(f'{NAME}/nodes/*.py') and 'main' in functions(path)
         }
         assert executables == {
-            'lifelong-bayes': f'{NAME}.cli:main',
+            'lifelong-bayes': f'{NAME}.__main__:main',
             **{node: f'{NAME}.nodes.{node}:main' for node in nodes},
         }
         assert 'main' in functions(Path(NAME, 'cli.py'))
