@@ -99,8 +99,8 @@ class SimRobot(BaseNode):
 
     # ------------------------------------------------------------------ commands
     def _on_command(self, message: Any) -> None:
-        self.command = command_from_msg(self.spec, message)
         self.command_at = time.monotonic()
+        self.command = command_from_msg(self.spec, message)
 
     def _tick(self) -> None:
         self.look([self.newest])
