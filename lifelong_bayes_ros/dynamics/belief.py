@@ -59,18 +59,11 @@ def predict(
 ) -> Spread:
     """Predict the next state from x [ds] and u [da] after past commands [DELAYS, da]."""
     phi, tangent = dynamics.parts(x, u, past)
-    ds, nf = dynamics.nominal.shape
-    at = ds * nf
-
-    def product(theta: np.ndarray) -> np.ndarray:
-        """H θ [ds, m] of θ [n, m]."""
-        return phi @ theta[:at].reshape(ds, nf, -1) + tangent @ theta[at:]
-
     unit = dynamics.scale**2
     dof = belief.noise_dof
     return Spread(
-        dynamics.spec.wrap(x + dynamics.scale * product(belief.theta[:, None])[:, 0]),
-        unit * np.square(product(belief.factor)).sum(axis=1),
+        _mean(dynamics, belief, x, phi, tangent),
+        unit * np.square(_product(dynamics, phi, tangent, belief.factor)).sum(axis=1),
         unit * belief.noise * (dof / (dof - 2)),
         float(np.mean(np.square(phi))),
     )
@@ -80,13 +73,25 @@ def predict_means(
     dynamics: Dynamics, belief: Belief, x: np.ndarray, commands: np.ndarray, past: np.ndarray
 ) -> np.ndarray:
     """Mean next states [m, ds] from x [ds] under several commands [m, da], as `predict`."""
-    w, g, b, c = dynamics.split(belief.theta)
-    change = commands * g + b * dynamics.spec.action_half_range
-    change = change + np.tensordot(c, past[:, None] - commands, axes=1)
-    rows = np.broadcast_to(x, (len(commands), len(x)))
-    raw, slope = dynamics.trunk.raw_and_tangent(rows, commands, change)
-    y = raw @ dynamics.trunk.whiten @ w.T + slope @ dynamics.from_slope
-    return dynamics.spec.wrap(x + dynamics.scale * y)
+    parts = (dynamics.parts(x, u, past) for u in commands)
+    return np.stack([_mean(dynamics, belief, x, *found) for found in parts])
+
+
+def _mean(
+    dynamics: Dynamics, belief: Belief, x: np.ndarray, phi: np.ndarray, tangent: np.ndarray
+) -> np.ndarray:
+    """Mean next state [ds] by the parts of a design."""
+    change = _product(dynamics, phi, tangent, belief.theta[:, None])[:, 0]
+    return dynamics.spec.wrap(x + dynamics.scale * change)
+
+
+def _product(
+    dynamics: Dynamics, phi: np.ndarray, tangent: np.ndarray, theta: np.ndarray
+) -> np.ndarray:
+    """H θ [ds, m] of θ [n, m], by the parts of the design H."""
+    ds, nf = dynamics.nominal.shape
+    at = ds * nf
+    return phi @ theta[:at].reshape(ds, nf, -1) + tangent @ theta[at:]
 
 
 def predict_outcomes(

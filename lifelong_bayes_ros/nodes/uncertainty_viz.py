@@ -84,7 +84,8 @@ class UncertaintyViz(BaseNode):
             self.inputs.append(self.glance(topics.PLAN, self._on_plan))
             self.inputs.append(self.glance(topics.PLAN_SPREAD, self._on_spread))
             for topic in (topics.UNCERTAINTY, topics.LEARNER_STATE):
-                self.inputs.append(self.glance(topic, self._on_figures))
+                # One that is lost is followed by the next: no need to confirm every one.
+                self.inputs.append(self.glance(topic, self._on_figures, qos.SENSOR))
         elif self.inputs and not wanted:
             for subscription in self.inputs:
                 self.forget(subscription)
