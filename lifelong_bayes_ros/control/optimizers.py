@@ -89,7 +89,8 @@ class Mppi(Optimizer):
             cost, _ = finite(cost + np.float32(difference) * penalty)
         likelihood = np.exp(-(cost - cost.min()) / scale)
         likelihood /= likelihood.sum()
-        self.plan = np.tensordot(likelihood, candidates, axes=1).astype(np.float32)
+        mean = likelihood @ candidates.reshape(len(candidates), -1)
+        self.plan = mean.reshape(candidates.shape[1:]).astype(np.float32)
         first = candidates[:, 0] - self.plan[0]
         self.spread = np.sqrt(likelihood @ np.square(first))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -318,7 +318,7 @@ class RobotSpec(Section):
         center, amplitude, omega, phase, periods_ns = self._waves
         # Whole periods are taken off in integers, so that wall-clock stamps lose no precision.
         start = (np.int64(stamp_ns) % periods_ns) * 1e-9
-        t = start + np.arange(steps)[:, None] * self.period
+        t = start + _times(steps, self.period)
         angle = omega * t + phase
         value, rate = center + amplitude * np.sin(angle), amplitude * omega * np.cos(angle)
         for i, wave in enumerate(self.goal.track.values()):
@@ -354,6 +354,12 @@ class RobotSpec(Section):
     def dump(self) -> str:
         """The specification as YAML text that `parse_robot` reads back."""
         return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
+
+
+@cache
+def _times(steps: int, period: float) -> np.ndarray:
+    """Times of so many steps since the first one [steps, 1], s."""
+    return np.arange(steps)[:, None] * period
 
 
 def robot_names() -> list[str]:
