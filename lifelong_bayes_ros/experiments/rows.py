@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,11 +60,28 @@ def report_object(command: str, seeds: list[int], rows: list[dict[str, Any]]) ->
     packages = ('torch', 'numpy', 'mujoco', 'lifelong_bayes_ros')
     return {
         'command': command,
-        'machine': f'{platform.machine()} {platform.system()} Python {platform.python_version()}',
+        'machine': machine(),
         'versions': {p: version(p) for p in packages},
         'seeds': seeds,
         'rows': rows,
     }
+
+
+def machine() -> str:
+    """What the figures were measured on: times differ several times between processors."""
+    name, simd = platform.processor() or platform.machine(), ''
+    with suppress(OSError):
+        facts = dict(
+            (part.strip() for part in line.split(':', 1))
+            for line in Path('/proc/cpuinfo').read_text().splitlines()
+            if ':' in line
+        )
+        name = facts.get('model name', name)
+        flags = facts.get('flags', '').split()
+        simd = next((f', {s}' for s in ('avx512f', 'avx2') if s in flags), '')
+    cores = f'{os.cpu_count()} cores'
+    system = f'{platform.machine()} {platform.system()}'
+    return f'{name}{simd}, {cores}, {system}, Python {platform.python_version()}'
 
 
 def life_rows(found: Sequence[Figures]) -> list[dict[str, Any]]:
