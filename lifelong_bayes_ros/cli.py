@@ -501,7 +501,8 @@ def main(argv: list[str] | None = None) -> int:
         _drop_stdout()
         return refuse(args.command, told)
     except KeyboardInterrupt:
-        console.print('interrupted')
+        with suppress(OSError):  # the terminal may be gone
+            console.print('interrupted')
         return 130
 
 
@@ -510,8 +511,14 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
     """Let `kill`, a service manager and a closed terminal end a command in the same order."""
     # What is ignored stays so, e.g. under nohup.
     mine = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+
+    def interrupt(*_: Any) -> None:
+        for number in mine:  # a terminal that closes says it twice
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
     for number in mine:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
@@ -535,3 +542,7 @@ def _drop_stdout() -> None:
     except OSError:
         with suppress(OSError):  # it may be no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == '__main__':
+    sys.exit(main())

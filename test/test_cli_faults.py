@@ -370,6 +370,7 @@ def test_units_in_brackets_are_shown(tmp_path, capsys):
 def test_a_command_that_is_interrupted_while_it_loads_ends_without_a_word():
     start = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 class Interrupt:
     def find_spec(self, name, *_):
         if name == 'rich':

@@ -55,6 +55,19 @@ def test_in_time_it_is_the_controller_itself(tiny_prior):
         assert not two.late
 
 
+def test_rest_between_two_states_changes_no_plan(tiny_prior):
+    dynamics, drawn = tiny_prior.dynamics, []
+    plain, timed = Controller(dynamics), Deadline(Controller(dynamics), 30.0)
+    normal = timed.controller.planner.noise._normal
+    timed.controller.planner.noise._normal = lambda shape: drawn.append(shape) or normal(shape)
+    for tick in range(3):
+        one, two = (c.act(state(tick), some_belief(dynamics)) for c in (plain, timed))
+        np.testing.assert_array_equal(one.command, two.command)
+        assert len(drawn) == tick + 1
+        timed.rest()
+        assert len(drawn) == tick + 2  # what the next plan takes
+
+
 def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tiny_prior, slow):
     belief = some_belief(tiny_prior.dynamics)
     first = Deadline(slow.controller, 30.0).act(state(0), belief).plan
@@ -66,6 +79,9 @@ def test_a_late_plan_is_replaced_by_the_last_one_moved_on_until_that_is_over(tin
         np.testing.assert_allclose(act.command, first.actions[tick], atol=1e-6)
         assert act.spread is not None
     assert slow.begun == 2  # no plan is begun beside one that is running
+    slow.controller.planner.noise._normal = None
+    timed.rest()  # and what it draws from is left alone
+    slow.controller.planner.noise._normal = Controller(tiny_prior.dynamics).planner.noise._normal
     for _ in range(QUAD.safe_action.ticks + 3):  # a late tick is never silent
         tick += 1
         np.testing.assert_allclose(timed.act(state(tick), belief).command, QUAD.neutral, rtol=1e-6)

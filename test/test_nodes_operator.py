@@ -31,7 +31,7 @@ from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, finge
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.store import load_state
 from lifelong_bayes_ros.nodes import topics
-from lifelong_bayes_ros.nodes.bringup import Bringup
+from lifelong_bayes_ros.nodes.bringup import Bringup, claim_domain, signal_group
 from lifelong_bayes_ros.nodes.codecs import (
     bytes_to_msg,
     state_messages,
@@ -486,23 +486,30 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
     assert bool(requests) == asked  # once more where DDS is slow to bring an answer
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
-def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, number):
+@pytest.mark.parametrize('numbers', [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP]])
+def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, numbers):
+    domain, lock = claim_domain()
     words = ['up', '--robot', 'quad', '--nodes', 'transition_streamer', '--logs', str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'lifelong_bayes_ros', *words, '--domain-id', '99'],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        lines = iter(process.stdout.readline, '')
-        assert any('all nodes are active' in line for line in lines)
-        nodes = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-        assert nodes
-        process.send_signal(number)
-        assert process.stdout.read().split() == ['ending']
-        assert process.wait(PATIENCE) == 0
-        assert not any(Path('/proc', pid).exists() for pid in nodes)
-    finally:
-        process.kill()
+    nodes: list[str] = []
+    with lock:
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'lifelong_bayes_ros', *words, '--domain-id', str(domain)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in numbers],
+        )
+        try:
+            lines = iter(process.stdout.readline, '')
+            assert any('all nodes are active' in line for line in lines)
+            nodes += Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+            assert nodes
+            for number in numbers:
+                process.send_signal(number)
+            said, _ = process.communicate(timeout=PATIENCE)
+            assert (said.split(), process.returncode) == (['ending'], 0)
+            assert not any(Path('/proc', pid).exists() for pid in nodes)
+        finally:
+            process.kill()
+            for pid in nodes:
+                signal_group(int(pid), signal.SIGKILL)

@@ -76,6 +76,19 @@ def test_autoregressive_noise_keeps_its_share():
     assert np.corrcoef(noise[:, 3], noise[:, 4])[0, 1] == pytest.approx(0.6, abs=0.03)
 
 
+def test_noise_drawn_ahead_is_the_next_one_and_is_used_once():
+    plain, ahead = (Noise(autoregressive(4, 0.5), 2, Arrays().normal(3)) for _ in range(2))
+    ahead.prepare()  # nothing was asked for yet
+    for count in (5, 5, 5):
+        np.testing.assert_array_equal(ahead(count), plain(count))
+        ahead.prepare()
+        ahead.prepare()
+    np.testing.assert_array_equal(ahead(5), plain(5))
+    ahead.prepare()
+    assert ahead(7).shape == (7, 4, 2)  # not what was foreseen
+    assert ahead(5).shape == (5, 4, 2)
+
+
 # ---------------------------------------------------------------------- searches
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_a_search_finds_the_bottom_of_a_bowl_within_the_limits(name):
@@ -354,6 +367,31 @@ def test_a_gpu_draws_the_same_for_the_same_seed_and_survives_what_runs_away(tiny
     lost = np.full(6, np.nan, np.float32)
     wild = planner.plan(belief, PERIOD, lost, dynamics.history())
     assert np.isfinite(wild.actions).all()
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_another_beta_is_for_the_next_plan(tiny_prior, engine, monkeypatch):
+    dynamics, belief = tiny_prior.dynamics, some_belief(tiny_prior.dynamics)
+    calm, hasty = (planner_with(dynamics, engine=engine, through='mean') for _ in range(2))
+    ask = hasty.optimizer.ask
+
+    def changed(*args):
+        hasty.beta = 0.5  # by an operator, while a plan is on its way
+        return ask(*args)
+
+    monkeypatch.setattr(hasty.optimizer, 'ask', changed)
+    np.testing.assert_array_equal(plan(hasty, belief).actions, plan(calm, belief).actions)
+    assert hasty.through == 'all'
+
+
+def test_a_trunk_of_another_width_is_rolled_out_too(tiny_prior):
+    small, large = (random_dynamics('quad', width, seed=1) for width in (4, 9))
+    plans = []
+    for first in (small, large):
+        planner = planner_with(first, engine='torch')
+        planner.adopt(replace(large, spec=planner.spec))
+        plans.append(plan(planner, some_belief(large)).actions)
+    np.testing.assert_array_equal(*plans)
 
 
 def test_a_robot_without_a_compiler_plans_with_numpy(tiny_prior, monkeypatch):

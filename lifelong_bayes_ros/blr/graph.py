@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+CAPTURING = Lock()  # torch allows one at a time in a process
 WARM = 3  # calls that make buffers and choose algorithms, before the one that is captured
 
 
@@ -37,7 +39,7 @@ class Graph:
         self._inputs = tuple(t.clone() for t in inputs)
         self._device = torch.device(device)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device):
+        with CAPTURING, torch.cuda.device(self._device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):

@@ -37,9 +37,10 @@ class Cost:
         )
 
     def aim(self, goal: Goal) -> None:
-        """Follow another goal from now on."""
+        """Follow another goal from now on; one of equal weights is weighed in the same memory."""
+        if not (hasattr(self, 'goal') and np.array_equal(goal.weights, self.goal.weights)):
+            self._weights: dict[int, dict[str, Any]] = {}
         self.goal = goal
-        self._weights: dict[int, dict[str, Any]] = {}
 
     def target(self, stamp_ns: int, steps: int) -> np.ndarray:
         """Target states [steps, ds]; channels without a reference weigh nothing."""

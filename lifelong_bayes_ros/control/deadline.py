@@ -33,6 +33,11 @@ class Deadline:
         dynamics, device = self.controller.dynamics, self.controller.device
         nowhere = State(0, np.zeros(len(dynamics.spec.state), np.float32))
         self._thread.submit(Controller(dynamics, device=device).act, nowhere, belief).result()
+        planner = self.controller.planner
+        if planner.arrays.on_cuda:  # its own graphs, too
+            past = dynamics.history()
+            self._thread.submit(planner.plan, belief, 0, nowhere.x, past).result()
+            planner.reset()
 
     def act(self, state: State, belief: Belief) -> Act:
         """Choose the command for a state, in time."""

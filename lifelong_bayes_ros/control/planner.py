@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,8 +85,9 @@ class Planner:
 
     def aim(self, goal: Goal) -> None:
         """Follow another goal from now on."""
+        if not np.array_equal(goal.weights, self.cost.goal.weights):
+            self._graphs.clear()  # which know those of the last one
         self.cost.aim(goal)
-        self._graphs.clear()  # which know the weights of the last one
 
     def adopt(self, dynamics: Dynamics) -> None:
         """Roll out with another trunk from now on."""
@@ -97,8 +99,8 @@ class Planner:
             from .torch_rollout import TorchRollout
 
             self._rolled = TorchRollout(self.rollout, self.arrays)
-        else:
-            self._rolled.adopt(self.rollout)
+        elif not self._rolled.adopt(self.rollout):
+            self._graphs.clear()
 
     @property
     def through(self) -> str:
@@ -161,34 +163,39 @@ class Planner:
         """What tells the cost [n] of plans [n, h, da], and the penalty [n] of constraints."""
         array, rolled = self.arrays.array, self._rolled
         target = self.cost.target(stamp_ns + self.spec.period_ns, self.settings.horizon)
-        if self.through == 'mean':
+        # Looked at once: another β may come while a late plan goes on.
+        through, beta = self.through, self.beta
+        if through == 'mean':
             weights = rolled.weights(belief.theta)
         else:
             weights = rolled.draws(belief, self.settings.draws)
+        weigh = partial(self._weigh, through, beta > 0)
         caution = 1.0
-        if self.beta or self.chance:
+        if beta or self.chance:
             caution += self.settings.careful * self.doubt(belief, stamp_ns)
         variance = self._variance(belief, x, past) if self.chance else np.zeros(0)
-        values = (x, past, past[0], target, variance, caution, self.beta * caution)
+        values = (x, past, past[0], target, variance, caution, beta * caution)
         given = (*(array(v) for v in values), *weights)
 
         def cost(plans: Any) -> tuple[Any, Any]:
             if not self.arrays.on_cuda:
-                return self._weigh(plans, *given)
+                return weigh(plans, *given)
             inputs = (plans, *given)
-            key = self.through, self.beta > 0, *(i.shape for i in inputs)
+            key = through, beta > 0, *(i.shape for i in inputs)
             if key not in self._graphs:
-                if len(self._graphs) == MOST_GRAPHS:
+                if len(self._graphs) == max(MOST_GRAPHS, 4 * self.settings.iterations):
                     self._graphs.clear()
                 from ..blr.graph import Graph
 
-                self._graphs[key] = Graph(self._weigh, inputs, self.arrays.device)
+                self._graphs[key] = Graph(weigh, inputs, self.arrays.device)
             return self._graphs[key](*inputs)
 
         return cost
 
     def _weigh(
         self,
+        through: str,
+        spread: bool,
         plans: Any,
         x: Any,
         past: Any,
@@ -199,26 +206,24 @@ class Planner:
         beta: Any,
         *weights: Any,
     ) -> tuple[Any, Any]:
-        """Cost and penalty of plans under the weights of a rollout; all are arrays."""
+        """Cost and penalty of plans under the weights of a rollout; all of these are arrays.
+
+        `spread`: whether that of the cost over the draws counts, with weight `beta`.
+        """
         rolled, penalty = self._rolled, None
-        run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[self.through]
+        run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[through]
         with np.errstate(over='ignore', invalid='ignore'):  # a wrong model may run away
             states = run(weights, x, plans, past)
             if self.chance:
                 members = states if states.ndim == 4 else states[None]
                 penalty = self.chance(members, variance, caution)
             total = self.cost(states, plans, previous, target)
-            if states.ndim == 4:
-                total = self._over_draws(total, beta)
+            if states.ndim == 4:  # under each draw
+                each, total = total, total.mean(axis=0)
+                if spread:
+                    lib = self.arrays.lib
+                    total = total + beta * lib.sqrt(lib.square(each - total).mean(axis=0))
         return total, penalty
-
-    def _over_draws(self, cost: Any, beta: Any) -> Any:
-        """Cost [n] of plans from those under each draw [E, n]."""
-        mean = cost.mean(axis=0)
-        if not self.beta:
-            return mean
-        lib = self.arrays.lib
-        return mean + beta * lib.sqrt(lib.square(cost - mean).mean(axis=0))
 
     def _variance(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Variance of the next state [ds] that margins are for: replanning answers to the rest.

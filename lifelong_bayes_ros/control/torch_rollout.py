@@ -25,11 +25,18 @@ class TorchRollout:
         self._rollout = rollout
         self._trunk = self._tensors(_folded(rollout))
 
-    def adopt(self, rollout: Rollout) -> None:
-        """Roll out with another trunk of the same robot and size from now on."""
-        self._rollout = rollout
-        for held, new in zip(self._trunk, self._tensors(_folded(rollout)), strict=True):
-            held.copy_(new)  # in place: graphs read it there
+    def adopt(self, rollout: Rollout) -> bool:
+        """Roll out with another trunk from now on; returns whether it is where the last one was.
+
+        Graphs read it there. One of another width is not.
+        """
+        self._rollout, last, new = rollout, self._trunk, self._tensors(_folded(rollout))
+        if [t.shape for t in new] != [t.shape for t in last]:
+            self._trunk = new
+            return False
+        for held, values in zip(last, new, strict=True):
+            held.copy_(values)
+        return True
 
     def weights(self, theta: np.ndarray) -> tuple[Tensor, ...]:
         """As of `Rollout.weights`."""

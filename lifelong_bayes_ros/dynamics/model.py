@@ -43,7 +43,7 @@ class Dynamics:
         return np.concatenate([self.nominal.ravel(), np.zeros(self.size - self.nominal.size)])
 
     @cached_property
-    def from_slope(self) -> np.ndarray:
+    def _from_slope(self) -> np.ndarray:
         """W₀ on derivatives of raw features [nf, ds]."""
         return self.trunk.whiten @ self.nominal.T
 
@@ -103,7 +103,7 @@ class Dynamics:
     def _native(self) -> NativeParts | None:
         if load() is None:
             return None
-        return NativeParts(self.trunk, self.from_slope, self.spec.action_half_range, DELAYS)
+        return NativeParts(self.trunk, self._from_slope, self.spec.action_half_range, DELAYS)
 
     def _parts(
         self, x: np.ndarray, u: np.ndarray, past: np.ndarray
@@ -111,7 +111,7 @@ class Dynamics:
         """`parts` in numpy."""
         da = len(u)
         raw, slope = self.trunk.raw_and_tangent(x[None], u[None], np.eye(da))
-        jacobian = (slope @ self.from_slope).T
+        jacobian = (slope @ self._from_slope).T
         tangent = np.empty((len(jacobian), 2 * da + DELAYS))
         tangent[:, :da] = jacobian * u
         tangent[:, da : 2 * da] = jacobian * self.spec.action_half_range

@@ -146,7 +146,7 @@ def refine(
             variance.lerp_(residual.square().mean(dim=0).clamp_min(1e-6), 0.02)
 
     taken = 0
-    if cuda and lesson.steps > WARM:
+    if cuda and lesson.steps > WARM and hasattr(torch.cuda.CUDAGraph, 'register_generator_state'):
         step, taken = Graph(step, device=device, generator=generator), WARM
     for _ in range(taken, lesson.steps):
         if stopped():

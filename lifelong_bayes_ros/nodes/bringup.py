@@ -357,5 +357,6 @@ def up(
                         print(f'going on without {name}', file=sys.stderr, flush=True)
                         bringup.give_up(name)
         except KeyboardInterrupt:
-            print('ending', flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print('ending', flush=True)
     return 0

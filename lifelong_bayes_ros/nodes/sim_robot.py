@@ -83,8 +83,7 @@ class SimRobot(BaseNode):
         self.late = 0  # steps in real time that began before the newest state was answered
         self.answered = False  # whether the newest state was answered
         self.unanswered: dict[int, float] = {}  # stamp of a state: wall time it was published
-        self.latencies: list[float] = []  # s of wall time from a state to its command
-        self.command_at = 0.0  # when the last one came
+        self.latencies: list[float] = []  # s of wall time from a state to its answer
         if self.realtime:
             self.look([self.newest])  # one from before the start is not for this life
         self.command = self.spec.neutral
@@ -99,7 +98,6 @@ class SimRobot(BaseNode):
 
     # ------------------------------------------------------------------ commands
     def _on_command(self, message: Any) -> None:
-        self.command_at = time.monotonic()
         self.command = command_from_msg(self.spec, message)
 
     def _tick(self) -> None:
@@ -110,10 +108,7 @@ class SimRobot(BaseNode):
     def _on_action(self, message: Any) -> None:
         stamp_ns, command = action_from_msg(self.spec, message)
         if stamp_ns in self.unanswered:
-            since = self.unanswered.pop(stamp_ns)
-            # The command, which says nothing of the state, came right before; or it comes after.
-            came = self.command_at if self.command_at > since else time.monotonic()
-            self.latencies.append(came - since)
+            self.latencies.append(time.monotonic() - self.unanswered.pop(stamp_ns))
         if stamp_ns != self.env.stamp_ns:
             self.counts['action for an old state'] += 1
             return
