@@ -13,6 +13,7 @@ from lifelong_bayes_ros.robot.spec import load_robot
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 FIGURES = {'regime.nominal': 1.0, 'changed.actuator_gain_force': 0.9, 'changed.damping_of_it': 0.8}
+PATHLESS = 5  # second of a picture whose path was lost
 PACE = 0.6  # wall seconds of a second of the robot
 
 
@@ -57,6 +58,11 @@ def bag(tmp_path_factory):
                 kind = 'visualization_msgs/msg/MarkerArray'
                 marker = make('visualization_msgs/msg/Marker', **body)
                 send('/lifelong/markers', kind, make(kind, markers=[marker]), second)
+                if second != PATHLESS:
+                    kind, pose = 'nav_msgs/msg/Path', make('geometry_msgs/msg/PoseStamped')
+                    pose.pose.position.x = float(second)
+                    path_sent = make(kind, header=header, poses=[pose])
+                    send('/lifelong/predicted_path', kind, path_sent, second + 0.01)
     return path
 
 
@@ -66,6 +72,15 @@ def test_a_picture_is_of_a_second_of_the_robots_clock(bag, at, second):
         (frame,) = frames(opened, at, film=False)
     assert frame.shapes[0].position[0] == second
     assert frame.seconds == pytest.approx(second)
+    assert frame.path[:, 0].tolist() == ([] if second == PATHLESS else [second])
+
+
+def test_a_film_shows_every_picture_with_its_own_path(bag):
+    with open_bag(bag) as opened:
+        film = list(frames(opened, None, film=True))
+    assert [frame.seconds for frame in film] == pytest.approx(range(1, 11))
+    for second, frame in enumerate(film, start=1):
+        assert frame.path[:, 0].tolist() == ([] if second == PATHLESS else [second])
 
 
 @pytest.mark.parametrize(

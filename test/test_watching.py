@@ -199,8 +199,11 @@ def test_what_is_drawn_is_where_the_robot_was(run):
     assert kinds.count('noise') == kinds.count('ignorance') == scene.TUBE
     assert {'futures', 'headline', 'figures', 'mode'} <= set(kinds)
     (fan,) = [s for s in last.shapes if s.ns == 'futures']
-    assert len(fan.points) % (2 * (quad.planner.horizon - 1)) == 0
+    futures = fan.points.reshape(-1, scene.LEGS, 2, 3)
     assert len(last.path) == quad.planner.horizon
+    # The path is that of this picture: the mean of its futures.
+    np.testing.assert_allclose(futures[:, 0, 0].mean(axis=0), last.path[0], atol=1e-6)
+    np.testing.assert_allclose(futures[:, -1, 1].mean(axis=0), last.path[-1], atol=1e-6)
 
 
 @pytest.mark.parametrize('ending', ['png', 'gif'])

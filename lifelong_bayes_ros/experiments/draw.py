@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,22 +118,32 @@ def _sent_at(bag: Bag) -> Iterator[tuple[int, float]]:
 
 
 def _sent(bag: Bag, chosen: int | None = None) -> Iterator[Frame]:
-    """Pictures sent, or only that of one message."""
-    newest: dict[str, Any] = {}
-    start, number = _start(bag), -1
+    """Pictures sent, or only that of one message; a path comes after the markers of its time."""
+    number, cloud = -1, np.zeros((0, 4))
+    picture: Frame | None = None  # that may still get its path
+    start, stamp = _start(bag), 0
     wanted = [t for t in ('markers', 'predicted_path', 'memory_map') if bag.has(t)]
     for kind, read, _ in bag.raw(*wanted):
-        if kind != 'markers':
-            newest[kind] = read
-            continue
-        number += 1
-        if chosen is None or number == chosen:
+        if kind == 'memory_map':
+            cloud = _cloud(read())
+        elif kind == 'predicted_path':
+            if picture is not None and _stamp(message := read()) == stamp:
+                yield replace(picture, path=_path(message))
+                picture = None
+        else:
+            if picture is not None:
+                yield picture
+                picture = None
+            if number == chosen:
+                return
+            number += 1
             markers = [m for m in read().markers if m.action == ADD]
-            if markers:
-                seconds = (_stamp(markers[0]) - start) * 1e-9
-                yield Frame(seconds, [*map(shape_of, markers)], _path(newest), _cloud(newest))
-        if number == chosen:
-            return
+            if markers and chosen in (None, number):
+                stamp, none = _stamp(markers[0]), np.zeros((0, 3))
+                seconds = (stamp - start) * 1e-9
+                picture = Frame(seconds, [*map(shape_of, markers)], none, cloud)
+    if picture is not None:
+        yield picture
 
 
 def _start(bag: Bag) -> int:
@@ -153,17 +163,12 @@ def _stamp(message: Any) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def _path(newest: dict[str, Any]) -> np.ndarray:
-    if 'predicted_path' not in newest:
-        return np.zeros((0, 3))
-    places = [pose.pose.position for pose in newest['predicted_path']().poses]
+def _path(message: Any) -> np.ndarray:
+    places = [pose.pose.position for pose in message.poses]
     return np.array([[p.x, p.y, p.z] for p in places]).reshape(-1, 3)
 
 
-def _cloud(newest: dict[str, Any]) -> np.ndarray:
-    if 'memory_map' not in newest:
-        return np.zeros((0, 4))
-    message = newest['memory_map']()
+def _cloud(message: Any) -> np.ndarray:
     cloud = np.frombuffer(np.asarray(message.data, np.uint8).tobytes(), np.float32)
     return cloud.reshape(-1, len(message.fields))[:, :4].astype(float)
 
