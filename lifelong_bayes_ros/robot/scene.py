@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -132,6 +133,7 @@ def length(spec: RobotSpec) -> float:
     return sum(spec.view.lengths) if spec.view.kind == 'chain' else 2 * spec.view.size
 
 
+@cache
 def _among(steps: int, count: int) -> np.ndarray:
     """So many of the steps of a plan or all of them, the first and the last one included."""
     return np.unique(np.linspace(0, steps - 1, count).round().astype(int))
