@@ -182,13 +182,14 @@ class Planner:
                 return weigh(plans, *given)
             inputs = (plans, *given)
             key = through, beta > 0, *(i.shape for i in inputs)
-            if key not in self._graphs:
-                if len(self._graphs) == max(MOST_GRAPHS, 4 * self.settings.iterations):
-                    self._graphs.clear()
+            graph = self._graphs.get(key)
+            if graph is None:
                 from ..blr.graph import Graph
 
-                self._graphs[key] = Graph(weigh, inputs, self.arrays.device)
-            return self._graphs[key](*inputs)
+                if len(self._graphs) == max(MOST_GRAPHS, 4 * self.settings.iterations):
+                    self._graphs.clear()
+                graph = self._graphs[key] = Graph(weigh, inputs, self.arrays.device)
+            return graph(*inputs)
 
         return cost
 
