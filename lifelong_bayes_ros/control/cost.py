@@ -18,7 +18,9 @@ class Cost:
         self.spec, self.arrays = spec, arrays
         names = spec.state_names
         ds = len(names)
-        self.aim(FileGoal(spec))
+        self._weights: dict[int, dict[str, Any]] = {}  # by the steps of plans
+        self.goal: Goal = FileGoal(spec)
+        self.aim(self.goal)
         self._damping = np.zeros(ds)
         for name, weight in spec.cost.state.items():
             self._damping[names.index(name)] = weight
@@ -38,8 +40,8 @@ class Cost:
 
     def aim(self, goal: Goal) -> None:
         """Follow another goal from now on; one of equal weights is weighed in the same memory."""
-        if not (hasattr(self, 'goal') and np.array_equal(goal.weights, self.goal.weights)):
-            self._weights: dict[int, dict[str, Any]] = {}
+        if not np.array_equal(goal.weights, self.goal.weights):
+            self._weights.clear()
         self.goal = goal
 
     def target(self, stamp_ns: int, steps: int) -> np.ndarray:

@@ -29,7 +29,6 @@ class Noise:
             arrays: of what.
         """
         self._taken, self._da, self._normal = arrays.array(taken), da, normal
-
         self._ahead: Any = None
         self._wanted = 0  # plans of the first call since the last moment of rest
 

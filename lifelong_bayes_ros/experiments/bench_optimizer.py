@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .. import blr
+from ..blr.graph import Graph
 from ..errors import UserError
 from .lives import report_object, row
 
@@ -151,20 +152,9 @@ def measure(size: str, device: str) -> dict[str, list[float]]:
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
-    """The step as a CUDA graph, where it can be captured."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
+    """The step as a CUDA graph."""
     owner = getattr(step, 'optimizer', None)
-    if owner is not None:
-        graph.register_generator_state(owner.generator)
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    return Graph(step, generator=None if owner is None else owner.generator)
 
 
 MEMORY = """
