@@ -4,8 +4,7 @@ Conditions a Gaussian in place, as the learner does, by default 10⁷ times, and
 compare it at the end with a reference in extended precision (64 bits of mantissa on x86):
 
 * conditioning alone: the reference is recomputed from the sufficient statistics of all data,
-* with the learner's random walk: the reference runs the last `TAIL` updates from the prior, which
-  is long enough for everything before to be forgotten.
+* with the learner's random walk: the reference composes all updates by repeated squaring.
 
 The designs are those of a network: correlated and badly scaled features, a head for each output.
 """
@@ -17,8 +16,10 @@ from .. import threads  # noqa: F401  (before numpy)
 # isort: split
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,6 @@ from .rows import report_object, row
 UPDATES = 10**7
 OUTPUTS, FEATURES = 3, 12
 POOL = 997  # different observations, seen again and again
-TAIL = 60_000
 SCALES = (1e-2, 1e2)  # of features
 Wide = np.longdouble
 
@@ -91,40 +91,102 @@ def from_statistics(data: Data, updates: int) -> tuple[np.ndarray, np.ndarray]:
     h, weight = data.design.astype(Wide), times[:, None] / data.noise.astype(Wide)
     flat, w = h.reshape(-1, data.size), weight.ravel()
     precision = np.eye(data.size, dtype=Wide) + flat.T @ (flat * w[:, None])
-    covariance = inverse(precision)
+    covariance = symmetric(solve(precision, np.eye(data.size, dtype=Wide)))
     return covariance @ (flat.T @ (w * data.target.astype(Wide).ravel())), covariance
 
 
-def by_recursion(data: Data, updates: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance by the textbook's recursion over the last `TAIL` updates at most."""
-    eye = np.eye(data.size, dtype=Wide)
-    mean, covariance = np.zeros(data.size, Wide), eye.copy()
-    noise = np.diag(data.noise.astype(Wide))
-    for number in range(max(updates - TAIL, 0), updates):
-        if (number + 1) % WALK_EVERY == 0:
-            covariance = (1 - Wide(share)) * covariance + Wide(share) * eye
-        at = number % len(data.design)
+@dataclass(frozen=True)
+class Span:
+    """What some updates in a row make of any Gaussian before them, in extended precision.
+
+    An element of the associative scan of Särkkä & García-Fernández 2021 (Temporal parallelization
+    of Bayesian smoothers, IEEE Trans. Automatic Control 66(1), section III). The learner's walk
+    widens the covariance and leaves the mean: what is theirs for the mean is divided by √`kept`.
+
+    `gain` [n, n], `mean` [n] and `covariance` [n, n] are of p(after | before), `vector` [n] and
+    `precision` [n, n] the information that the data give on what was before.
+    """
+
+    gain: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    vector: np.ndarray
+    precision: np.ndarray
+    kept: Any  # share of the covariance before that the walk has left
+
+    @classmethod
+    def of_update(cls, h: np.ndarray, y: np.ndarray, noise: np.ndarray, share: Any) -> Span:
+        """A walk by a share, 0 for none, then observations y [k] at H [k, n], variances [k]."""
+        n = h.shape[1]
+        eye, walk = np.eye(n, dtype=Wide), share * np.eye(n, dtype=Wide)
+        weights = h.T @ solve(h @ walk @ h.T + np.diag(noise), np.eye(len(y), dtype=Wide))
+        gain, kept = walk @ weights, 1 - share
+        left = eye - gain @ h
+        return cls(left, gain @ y, left @ walk, kept * weights @ y, kept * weights @ h, kept)
+
+    @classmethod
+    def of_prior(cls, size: int) -> Span:
+        """The prior N(0, I), which makes the same of all that was before."""
+        nothing = np.zeros((size, size), Wide)
+        zero = np.zeros(size, Wide)
+        return cls(nothing, zero, np.eye(size, dtype=Wide), zero, nothing, Wide(0))
+
+    def then(self, after: Span) -> Span:
+        """This one and another after it."""
+        n = len(self.mean)
+        inner = np.eye(n, dtype=Wide) + self.covariance @ after.precision
+        shrink = solve(inner, np.eye(n, dtype=Wide))
+        forth, back = after.gain @ shrink, self.kept * (shrink @ self.gain).T
+        return Span(
+            forth @ self.gain,
+            forth @ (self.mean + self.covariance @ after.vector) + after.mean,
+            symmetric(after.kept * forth @ self.covariance @ after.gain.T + after.covariance),
+            back @ (after.vector - after.precision @ self.mean) + self.vector,
+            symmetric(back @ after.precision @ self.gain + self.precision),
+            self.kept * after.kept,
+        )
+
+
+def by_doubling(data: Data, updates: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance after so many updates with a walk: all of them, in few steps.
+
+    The same updates come again and again: what a round of them does is squared and squared again.
+    """
+    pool, share, noise = len(data.design), Wide(share), data.noise.astype(Wide)
+
+    def update(number: int) -> Span:
+        at, walks = number % pool, (number + 1) % WALK_EVERY == 0
         h, y = data.design[at].astype(Wide), data.target[at].astype(Wide)
-        cross = covariance @ h.T
-        gain = cross @ inverse(h @ cross + noise)
-        mean = mean + gain @ (y - h @ mean)
-        # Joseph's form, which keeps symmetry and sign whatever the gain.
-        rest = eye - gain @ h
-        covariance = rest @ covariance @ rest.T + gain @ noise @ gain.T
-    return mean, covariance
+        return Span.of_update(h, y, noise, share if walks else Wide(0))
+
+    found = Span.of_prior(data.size)
+    rounds, rest = divmod(updates, math.lcm(pool, WALK_EVERY))
+    if rounds:
+        power = reduce(Span.then, map(update, range(math.lcm(pool, WALK_EVERY))))
+        while rounds:
+            found = found.then(power) if rounds % 2 else found
+            rounds //= 2
+            power = power.then(power) if rounds else power
+    found = reduce(Span.then, map(update, range(rest)), found)
+    return found.mean, found.covariance
 
 
-def inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of a positive definite matrix [n, n] by Cholesky, in the precision it has."""
+def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """X [n, m] of A X = B by elimination with row exchanges, in the precision that these have."""
     n = len(matrix)
-    lower = np.zeros_like(matrix)
+    both = np.hstack([matrix, right])
     for j in range(n):
-        lower[j, j] = np.sqrt(matrix[j, j] - lower[j, :j] @ lower[j, :j])
-        lower[j + 1 :, j] = (matrix[j + 1 :, j] - lower[j + 1 :, :j] @ lower[j, :j]) / lower[j, j]
-    white = np.zeros_like(matrix)
-    for i in range(n):
-        white[i] = (np.eye(n, dtype=matrix.dtype)[i] - lower[i, :i] @ white[:i]) / lower[i, i]
-    return white.T @ white
+        best = j + int(np.abs(both[j:, j]).argmax())
+        both[[j, best]] = both[[best, j]]
+        both[j] /= both[j, j]
+        others = np.arange(n) != j
+        both[others] -= np.outer(both[others, j], both[j])
+    return both[:, n:]
+
+
+def symmetric(matrix: np.ndarray) -> np.ndarray:
+    """The symmetric part of a matrix."""
+    return (matrix + matrix.T) / 2
 
 
 @dataclass(frozen=True)
@@ -161,7 +223,7 @@ def stability_report(updates: int, seed: int = 0) -> dict[str, Any]:
     share = 1 - (1 - LearnerConfig().random_walk) ** WALK_EVERY
     cases: tuple[tuple[str, float, Callable[[], tuple[np.ndarray, np.ndarray]]], ...] = (
         ('conditioning alone', 0.0, lambda: from_statistics(data, updates)),
-        ('with the random walk', share, lambda: by_recursion(data, updates, share)),
+        ('with the random walk', share, lambda: by_doubling(data, updates, share)),
     )
     rows = []
     for name, walk, reference in cases:
