@@ -18,8 +18,8 @@ from lifelong_bayes_ros.dynamics.model import Dynamics, Hypotheses
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.learning.codec import decode_prior, encode_prior
 from lifelong_bayes_ros.learning.hypotheses import _family, _sets
+from lifelong_bayes_ros.learning.intervals import student_quantile
 from lifelong_bayes_ros.learning.learner import Learner
-from lifelong_bayes_ros.learning.report import student_quantile
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from plants import HOME, LOSS, random_dynamics, random_step, stream, tiny_prior
 

@@ -8,8 +8,8 @@ import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.learning import surprise
+from lifelong_bayes_ros.learning.intervals import student_quantile
 from lifelong_bayes_ros.learning.learner import Learner
-from lifelong_bayes_ros.learning.report import student_quantile
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, stream

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..dynamics.belief import predict
 from ..errors import UserError
-from ..learning.report import student_quantile
+from ..learning.intervals import student_quantile
 from ..robot.transitions import Transition
 from .agents import METHODS, Agent, Setting
 from .bag import open_bag

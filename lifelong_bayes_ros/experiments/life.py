@@ -15,7 +15,8 @@ from ..control.controller import Act
 from ..control.rollout import Rollout
 from ..dynamics.belief import Belief
 from ..dynamics.model import Dynamics
-from ..learning.report import Event, student_quantile
+from ..learning.intervals import student_quantile
+from ..learning.report import Event
 from ..robot.spec import RobotSpec
 from ..robot.transitions import State, StateAssembler, TransitionBuilder
 from .agents import Agent

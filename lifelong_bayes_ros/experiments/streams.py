@@ -21,7 +21,7 @@ from lifelong_bayes_ros_sim.base import MujocoRobot
 from ..dynamics.belief import Belief
 from ..dynamics.model import DELAYS, Dynamics, Prior
 from ..learning.codec import fingerprint
-from ..learning.report import student_quantile
+from ..learning.intervals import student_quantile
 from ..robot.spec import RobotSpec, load_robot
 from ..robot.transitions import State, Transition, TransitionBuilder
 from .agents import METHODS, Agent, Setting

@@ -35,9 +35,10 @@ from ..memory.tape import Hold, Join, Tape, Widen, merge
 from ..robot.transitions import Transition
 from .admission import refusal
 from .background import WALK_EVERY, Background, Outcome
+from .intervals import Intervals
 from .outcomes import Outcomes
 from .pieces import digest
-from .report import Event, Report, student_quantile
+from .report import Event, Report
 from .settings import LearnerConfig
 from .surprise import WINDOW, Surprise
 from .window import Lead, Recent, Step
@@ -88,6 +89,7 @@ class Learner:
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
+        self.intervals = Intervals.start(len(prior.noise))
         self.past = self.dynamics.history()
         self.age = 0  # steps since the live head was born or recalled
         self._since_event = self.config.watch
@@ -156,7 +158,7 @@ class Learner:
             version=self.learned,
             theta=theta.astype(np.float32),
             factor=(factor / np.sqrt(DRAWS)).astype(np.float32),
-            noise=noise.variance.astype(np.float32),
+            noise=self.intervals.variance(noise).astype(np.float32),
             noise_dof=float(noise.dof),
             regimes=dict(self.filter.probabilities),
             regime=name,
@@ -198,7 +200,7 @@ class Learner:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
         heads = [self.live, *(r.head for r in self.library.regimes)]
         sparse = [] if self.sparse is None else list(self.sparse.state().values())
-        return digest(heads, [*sparse, *self.outcomes.parts()])
+        return digest(heads, [*sparse, self.intervals.log_width, *self.outcomes.parts()])
 
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
@@ -320,13 +322,16 @@ class Learner:
         self._recent.append(step)
         self._filter(step, evidence[0])
         self.report.nis = live.nis
-        if self.dense:  # the figures are those of the model that is acted on
+        if self.guarded:  # intervals are those of the model that is acted on
+            acted = self.nominal.predict(design, target)
+            self._note_intervals(acted.residual, acted.epistemic, self.nominal.noise)
+        elif self.dense:
             self._note_intervals(live.residual, live.epistemic, self.live.noise)
         self._condition(design, live)
         if self.sparse is not None:
             noise = self.sparse.noise
             seen = self._test_hypotheses(self.sparse, step)
-            if not self.dense:
+            if not (self.guarded or self.dense):
                 self._note_intervals(seen.residual, seen.epistemic, noise)
         self._remember(sample)
 
@@ -416,8 +421,7 @@ class Learner:
 
     def _note_intervals(self, residual: np.ndarray, epistemic: np.ndarray, noise: Noise) -> None:
         self.report.epistemic = epistemic
-        sd = np.sqrt(epistemic + noise.variance)
-        self.report.inside = float(np.mean(np.abs(residual) <= student_quantile(noise.dof) * sd))
+        self.report.inside = self.intervals.update(residual, epistemic, noise)
 
     def _remember(self, sample: Sample) -> None:
         self.tape = self.tape.add(sample)

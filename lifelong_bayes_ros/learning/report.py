@@ -26,9 +26,3 @@ class Report:
     seconds: float = 0.0
     inside: float = 1.0  # share of outputs inside their 90 % interval
     epistemic: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-
-def student_quantile(dof: float) -> float:
-    """95 % quantile of Student's t by its Cornish–Fisher expansion (error < 1e-3 for dof ≥ 11)."""
-    z = 1.6448536269514722
-    return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)

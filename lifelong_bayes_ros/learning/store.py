@@ -114,7 +114,11 @@ class Snapshot:
         heads |= {r.name: r.head for r in library.regimes}
         tapes = {'live': learner.tape} | {r.name: r.tape for r in library.regimes}
         reservoirs = {r.name: r.reservoir for r in library.regimes} | {'waiting': learner.waiting}
-        arrays = {'draws': learner.draws.numpy(), 'past': learner.past}
+        arrays = {
+            'draws': learner.draws.numpy(),
+            'past': learner.past,
+            'log_width': learner.intervals.log_width,
+        }
         if learner.sparse is not None:
             arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
         more, outcomes = learner.outcomes.state()
@@ -155,7 +159,8 @@ class Snapshot:
     def digest(self) -> str:
         """As `Learner.digest`."""
         sparse = [a for n, a in self.arrays.items() if n.startswith('sparse.')]
-        return digest(list(self.heads.values()), [*sparse, *self.outcomes])
+        width = self.arrays['log_width']
+        return digest(list(self.heads.values()), [*sparse, width, *self.outcomes])
 
     def write(self, folder: Path) -> str:
         """Write a state directory; returns the digest.
@@ -299,6 +304,7 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner.waiting = reservoir('waiting')
     _load_tapes(learner, arrays, meta.get('tapes', {}))
     learner.draws = torch.tensor(arrays['draws'])
+    learner.intervals.log_width = arrays['log_width']
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
