@@ -278,8 +278,11 @@ def test_after_a_resume_it_acts_on_what_it_acted_on(tmp_path: Path) -> None:
     assert chosen == [True] * (window - 1) + [False]  # until it can judge again
 
 
-def test_the_figures_are_those_of_the_model_that_is_acted_on() -> None:
-    learner = learned(HOME)
+@pytest.mark.parametrize('guarded', [False, True])
+def test_the_figures_are_those_of_the_model_that_is_acted_on(guarded: bool) -> None:
+    learner = learned(LOSS if guarded else HOME)
+    learner.guarded = guarded
+    assert learner.belief().mode == ('nominal' if guarded else 'learned')
     probe = stream(HOME, 1, seed=9, first=110)[0]
     theta, past = learner.belief().theta.astype(float), learner.past
     x, u, after = (a.astype(float) for a in (probe.state, probe.action, probe.next_state))

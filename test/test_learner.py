@@ -8,7 +8,6 @@ import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.learning import surprise
-from lifelong_bayes_ros.learning.intervals import student_quantile
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag
@@ -279,14 +278,6 @@ def test_consolidation_keeps_within_the_budget_and_forgets_nothing_else(tiny_pri
 
 
 # ---------------------------------------------------------------------- intervals
-@pytest.mark.parametrize(
-    ('dof', 'quantile'),
-    [(11, 1.7959), (20, 1.7247), (30, 1.6973), (40, 1.6839), (60, 1.6706), (120, 1.6577)],
-)
-def test_interval_quantiles_are_those_of_the_table(dof, quantile):
-    assert student_quantile(dof) == pytest.approx(quantile, abs=1e-3)
-
-
 def test_ninety_percent_intervals_hold_nine_tenths_of_the_outcomes(tiny_prior):
     learner, inside = live(tiny_prior, stream(LOSS, 100, 0)), []
     for transition in stream(LOSS, 300, 1, 100):
