@@ -286,6 +286,18 @@ def test_ninety_percent_intervals_hold_nine_tenths_of_the_outcomes(tiny_prior):
     assert 0.84 < np.mean(inside) < 0.95
 
 
+def test_intervals_hold_where_no_head_explains_the_robot(tiny_prior):
+    """Dry friction in its velocities, which calls for another head again and again."""
+    learner, inside = live(tiny_prior, stream(HOME, 60, 0)), []
+    for transition in stream(HOME, 300, 1, 60):
+        kick = 10 * learner.dynamics.scale * np.sqrt(tiny_prior.noise)
+        kick[:3] = 0.0
+        after = transition.next_state - kick * np.sign(transition.state)
+        learner.observe(replace(transition, next_state=after.astype(np.float32)))
+        inside.append(learner.report.inside)
+    assert np.mean(inside[25:]) > 0.84
+
+
 def test_what_memory_holds_does_not_move_with_the_live_head(tiny_prior):
     """The live head is updated in place, but never in a place that somebody else holds."""
     learner = live(tiny_prior, stream(HOME, 80, 0))
