@@ -22,7 +22,7 @@ from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.learning.transport import Transport, carry_prior, fit, rewhiten
 from lifelong_bayes_ros.memory.reservoir import Sample
-from plants import HOME, QUAD, gaussian, linear_samples, observe, random_dynamics, stream
+from plants import HOME, LOSS, QUAD, gaussian, linear_samples, observe, random_dynamics, stream
 
 DRAG = [{'quadratic_drag': {'coefficient': 2.4}}]
 FAST = LearnerConfig(trunk_every=200, trunk_window=400, trunk_steps=5)
@@ -183,6 +183,26 @@ def test_what_no_head_can_express_is_learned_and_adopted(tiny_prior, adopter, he
     noise = np.sqrt(np.mean(tiny_prior.noise))
     assert learned < alone
     assert learned**2 - noise**2 < 0.8 * (alone**2 - noise**2)
+
+
+@pytest.mark.parametrize('before', [30, 8])
+def test_a_job_does_not_undo_what_changed_while_it_ran(tiny_prior, adopter, before):
+    """A shift after the job was judged, or late among what it was judged on."""
+    due = trunk_events(adopter, 'adopted')[0].step
+    shift = HOME if before == 30 else [*DRAG, *LOSS]
+    learner = Learner(tiny_prior, FAST, seed=3)
+    plain = Learner(tiny_prior, replace(FAST, background=False), seed=3)
+    found = {learner: [], plain: []}
+    for transition in [*LIFE[: due - before], *stream(shift, before + 12, 7, due - before)]:
+        ends = (transition.state, transition.action, transition.next_state)
+        x, u, after = (a.astype(float) for a in ends)
+        for each, errors in found.items():
+            theta = each.belief().theta.astype(float)
+            left = each.dynamics.target(x, after) - each.dynamics.design(x, u, each.past) @ theta
+            errors.append(np.mean(left**2 / tiny_prior.noise))
+            each.observe(transition)
+    ours, theirs = (np.sqrt(np.mean(errors[due : due + 12])) for errors in found.values())
+    assert ours < 1.2 * theirs
 
 
 def test_old_regimes_are_predicted_as_before_after_adoption(adoptions):

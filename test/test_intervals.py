@@ -52,7 +52,7 @@ def test_an_output_that_is_told_rightly_keeps_its_width():
         intervals.update(error, NO_SPREAD, noise)
         widths.append(np.sqrt(intervals.variance(noise)))
     held = 1.6449 / student_quantile(noise.dof)  # normal errors, and intervals of a Student-t
-    assert np.mean(widths[500:], axis=0) == pytest.approx(np.array([held, 4 * held]), rel=0.05)
+    assert np.mean(widths[500:], axis=0) == pytest.approx(np.array([held, 4 * held]), rel=0.1)
 
 
 def test_what_is_not_known_of_the_model_counts_too():

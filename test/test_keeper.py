@@ -191,6 +191,14 @@ def test_forgetting_equals_a_refit_without_the_episode(state, episode):
     assert_near(learner.live, refit(before, before.tape, episode))
 
 
+def test_a_forgotten_episode_leaves_no_width_of_intervals(state):
+    learner = load_state(state)
+    for intervals in learner.intervals.values():
+        intervals.log_width = np.full_like(intervals.log_width, 2.0)
+    forget(learner, 1)
+    assert not np.any(learner.widths())
+
+
 def test_an_episode_leaves_a_head_that_was_merged_too():
     first, second = lived(), lived(1)
     merged = merge_states(first, second)

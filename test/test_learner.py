@@ -298,6 +298,30 @@ def test_intervals_hold_where_no_head_explains_the_robot(tiny_prior):
     assert np.mean(inside[25:]) > 0.84
 
 
+def test_intervals_of_the_learned_model_do_not_widen_for_the_nominal_one(tiny_prior, monkeypatch):
+    learner = live(tiny_prior, stream(LOSS, 150, 0))
+    monkeypatch.setattr(learner, '_guard', lambda: None)
+    learner.guarded = True
+    for transition in stream(LOSS, 60, 1, 150):
+        learner.observe(transition)
+    wide = learner.belief().noise
+    learner.guarded = False
+    assert (wide > 4 * learner.nominal.noise.variance).any()  # the nominal model is far off
+    assert (learner.belief().noise < 3 * learner.live.noise.variance).all()
+
+
+def test_a_learner_that_left_all_regimes_has_a_memory_of_its_own(tiny_prior):
+    learner = live(tiny_prior, stream(HOME, 60, 0) + stream(LOSS, 90, 1, 60))
+    assert learner.identity
+    held = [r.reservoir for r in learner.library.regimes]
+    before = [list(r.samples) for r in held]
+    learner.identity = None  # as when memory has no room for its regime
+    for sample in before[-1][:3]:
+        learner._remember(sample)
+    assert [list(r.samples) for r in held] == before
+    assert len(learner.waiting.samples) == 3
+
+
 def test_what_memory_holds_does_not_move_with_the_live_head(tiny_prior):
     """The live head is updated in place, but never in a place that somebody else holds."""
     learner = live(tiny_prior, stream(HOME, 80, 0))

@@ -220,14 +220,31 @@ def test_a_choice_keeps_its_own_label_and_speaks_softly_for_those_that_were_give
     for capacity in (300, 50):
         home = learned(taught('nominal', 200, 0), replace(SMALL, capacity=capacity))
         shelf = home.shelves['nominal']
-        shelf.plans[::5] += 1  # what it has not learned
-        own, soft = shelf.plans.copy(), home.plans(shelf.inputs)
+        shelf.own[::5] += 1  # what it has not learned
+        own, soft = shelf.own.copy(), home.plans(shelf.inputs)
         known = np.mean((soft - own) ** 2 / home.noise, axis=1) < 2
         assert 0 < known.mean() < 1
         home.observe(taught('r1', 1, 1)[0])
         share = min(capacity / 200, 1.0)  # of the choices is kept
         wanted = np.where(known[:, None], share * own + (1 - share) * soft, own)
         np.testing.assert_allclose(home.shelves['nominal'].plans, wanted, atol=1e-6)
+        if capacity == 300:
+            continue
+        for number in range(3):  # however often it is left, its own label weighs as much
+            home.observe(taught('nominal', 1, 5 + number)[0])
+            own, soft, seen = shelf.own.copy(), home.plans(shelf.inputs), shelf.seen
+            known = np.mean((soft - own) ** 2 / home.noise, axis=1) < 2
+            home.observe(taught('r1', 1, 9 + number)[0])
+            wanted = np.where(known[:, None], own + (1 - 50 / seen) * (soft - own), own)
+            np.testing.assert_allclose(shelf.plans, wanted, atol=1e-5)
+
+
+def test_a_thread_that_has_not_begun_does_what_is_asked_for_later():
+    thread, done = PolicyThread(PolicyLearner(Senses(a_robot()), SMALL, 3), PERIOD), []
+    for _ in range(2):
+        thread.later(done.append)
+        thread.close()
+    assert len(done) == 2
 
 
 def test_choices_of_a_regime_that_is_found_out_are_its_own():

@@ -35,6 +35,7 @@ from lifelong_bayes_ros.learning.store import (
     save_state,
     write_atomically,
 )
+from lifelong_bayes_ros.memory.rows import Rows
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, random_dynamics, stream
 
@@ -254,6 +255,28 @@ def test_while_nothing_happens_a_resumed_learner_learns_as_if_never_stopped(tiny
     assert again.digest() == learner.digest()
     learner.guarded = again.guarded = False
     assert_equal(again.belief(), learner.belief())
+
+
+def test_what_a_regime_was_before_the_robot_came_is_known_after_a_restart(tiny_prior, tmp_path):
+    """A change too weak to be seen must not replace what was remembered, restart or not."""
+    learner = Learner(tiny_prior, LearnerConfig(background=False), seed=0)
+    weaker = [{'actuator_gain': {'actuator': 'left', 'factor': 0.55}}]
+    for transition in stream(HOME, 60, 1) + stream(LOSS, 200, 2, 60):
+        learner.observe(transition)
+    learner.consolidate()
+    name, clean = learner.regime, list(learner.library.regimes[learner.identity].reservoir.samples)
+    learner.take_events()
+    for transition in stream(weaker, 300, 3, 260):
+        learner.observe(transition)
+    assert learner.regime == name
+    save_state(learner, tmp_path)
+    again = load_state(tmp_path)
+    for transition in stream(weaker, 60, 4, 560):
+        again.observe(transition)
+    again.consolidate()
+    (head,) = (r.head for r in again.library.regimes if r.name == name)
+    left = Rows.of(again.dynamics, clean).residual(head.posterior)
+    assert np.sqrt(np.mean(left**2 / tiny_prior.noise)) < 1.5
 
 
 @settings(max_examples=40)

@@ -101,7 +101,7 @@ class Background:
             elif age == self.judged:
                 self._judge(running)
             elif age == self.due:
-                outcome = self._finish(learner.step, running)
+                outcome = self._finish(learner, running)
         self.window.append(sample)
         if self.running is None and outcome is None and learner.learned >= self.next:
             self._start(learner)
@@ -170,9 +170,9 @@ class Background:
 
         running.candidate = self._submit(judge)
 
-    def _finish(self, step: int, running: Running) -> Outcome:
+    def _finish(self, learner: Learner, running: Running) -> Outcome:
         detail: dict[str, Any] = {'what': 'trunk', 'transitions': len(running.job.recent)}
-        if step in self.late or not (self.wait or running.candidate.done()):
+        if learner.step in self.late or not (self.wait or running.candidate.done()):
             self.abandoned += 1
             self._drop()
             return Outcome(running.job, None, None, detail | {'late': True, 'reason': LATE})
@@ -187,17 +187,34 @@ class Background:
             }
         except (np.linalg.LinAlgError, RuntimeError) as error:  # a device without memory, too
             candidate, reason = None, f'it failed: {error}'
+        live = None
+        if not reason:
+            live, lead = self._catch_up(running, candidate, learner.age)
+            if lead < 0:
+                reason = f'the robot has changed since: it is {-lead:.1f} nats behind from there'
         detail['reason'] = reason
         if reason:
             self.pause = min(2 * self.pause, LONGEST)
             self.next = running.started + self.pause * self.every
             return Outcome(running.job, None, None, detail)
         self.pause, self.next = 1, running.started + self.every
-        live, walk = candidate.live, self._walk(running)
+        return Outcome(running.job, candidate, live, detail)
+
+    def _catch_up(self, running: Running, candidate: Candidate, age: int) -> tuple[Head, float]:
+        """The candidate's live head after the transitions since it was judged.
+
+        And how far it leads, in nats, on the learner's live head since that one was born, if that
+        was while the job ran: after a shift or a recall, one of the job's start is a thing of the
+        past.
+        """
+        live, walk, lead = candidate.live, self._walk(running), 0.0
+        born = max(self.due - age, self.judged) if age < self.due else self.due
         for index in range(self.judged, self.due):
             live = walk(live, index, candidate.family)
-            live, _ = absorb(candidate.prior.dynamics, live, running.held_out[index])
-        return Outcome(running.job, candidate, live, detail)
+            live, evidence = absorb(candidate.prior.dynamics, live, running.held_out[index])
+            if index >= born:
+                lead += evidence - running.evidence[index]
+        return live, lead
 
     def _walk(self, running: Running) -> Callable[[Head, int, Gaussian], Head]:
         """The learner's random walk at the held-out transition of that number, from 0."""

@@ -9,7 +9,7 @@ import numpy as np
 from ..dynamics.noise import Noise
 
 COVER = 0.9  # of what comes
-RATE = 0.05  # move of the log width by a miss
+RATE = 0.06  # move of the log width by a miss
 NARROWEST, WIDEST = 0.75, 20.0  # what the standard deviation of the noise is multiplied by
 
 

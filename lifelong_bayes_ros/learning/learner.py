@@ -45,6 +45,8 @@ from .window import Lead, Recent, Step
 
 DRAWS = 16  # posterior draws in a Belief
 WALKS = 256  # draws of the task family that feed the random walk of those draws
+LIVE, HYPOTHESES = 'live head', 'hypotheses'
+MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
@@ -85,18 +87,18 @@ class Learner:
         self.tape = Tape(self.live, root=self.nominal.posterior)  # how the live head came about
         reservoir = Reservoir(self.config.reservoir)
         self.library = Library([Regime(NOMINAL, self.nominal, reservoir, self.tape)])
+        self._identity: int | None = None
         self.identity = 0
         self.filter = RegimeFilter()
         self.surprise = Surprise()
         self.guarded = False
-        self.intervals = Intervals.start(len(prior.noise))
+        self.intervals = self._fresh_intervals(MODELS)
         self.past = self.dynamics.history()
         self.age = 0  # steps since the live head was born or recalled
         self._since_event = self.config.watch
         self._since_soft = self.config.watch
         self._tempers: deque[int] = deque(maxlen=3)
         self._level = 0
-        self.waiting = Reservoir(self.config.reservoir)  # of a regime not yet stored
         self._recent = Recent(self.config.watch)
         # Heads by the transitions that they have seen, to reach back `purge` and the window of
         # the surprise test.
@@ -150,7 +152,7 @@ class Learner:
         name = NOMINAL if self.guarded else self.regime
         theta, noise = head.posterior.mean.numpy(), head.noise
         factor = draws.numpy()
-        if self.sparse is not None and not (self.guarded or self.dense):
+        if self.acted == HYPOTHESES:
             theta, factor = self.sparse.posterior(self._sparse_noise)
             noise = self.sparse.noise
         return Belief(
@@ -158,13 +160,20 @@ class Learner:
             version=self.learned,
             theta=theta.astype(np.float32),
             factor=(factor / np.sqrt(DRAWS)).astype(np.float32),
-            noise=self.intervals.variance(noise).astype(np.float32),
+            noise=self.intervals[self.acted].variance(noise).astype(np.float32),
             noise_dof=float(noise.dof),
             regimes=dict(self.filter.probabilities),
             regime=name,
             mode='nominal' if self.guarded else 'learned',
             outcomes=self.outcomes.heads(),
         )
+
+    @property
+    def acted(self) -> str:
+        """Which of `MODELS` the Belief is of."""
+        if self.guarded:
+            return NOMINAL
+        return LIVE if self.dense else HYPOTHESES
 
     @property
     def regime(self) -> str:
@@ -178,8 +187,10 @@ class Learner:
 
     @identity.setter
     def identity(self, index: int | None) -> None:
+        if index is not None or self._identity is not None:
+            self.waiting = Reservoir(self.config.reservoir)  # whoever had the last one keeps it
         self._identity = index
-        self._note_known()
+        self._note_entry()
 
     @property
     def changed(self) -> dict[str, float]:
@@ -200,7 +211,11 @@ class Learner:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
         heads = [self.live, *(r.head for r in self.library.regimes)]
         sparse = [] if self.sparse is None else list(self.sparse.state().values())
-        return digest(heads, [*sparse, self.intervals.log_width, *self.outcomes.parts()])
+        return digest(heads, [*sparse, *self.widths(), *self.outcomes.parts()])
+
+    def widths(self) -> np.ndarray:
+        """Logarithms of how much wider intervals are than noise [MODELS, ds]."""
+        return np.stack([self.intervals[model].log_width for model in MODELS])
 
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
@@ -322,17 +337,14 @@ class Learner:
         self._recent.append(step)
         self._filter(step, evidence[0])
         self.report.nis = live.nis
-        if self.guarded:  # intervals are those of the model that is acted on
-            acted = self.nominal.predict(design, target)
-            self._note_intervals(acted.residual, acted.epistemic, self.nominal.noise)
-        elif self.dense:
-            self._note_intervals(live.residual, live.epistemic, self.live.noise)
+        self._note(LIVE, live.residual, live.epistemic, self.live.noise)
+        nominal = np.square(rows @ self._nominal_draws.numpy()).mean(axis=1)
+        self._note(NOMINAL, scores.residual[1], nominal, self.nominal.noise)
         self._condition(design, live)
         if self.sparse is not None:
             noise = self.sparse.noise
             seen = self._test_hypotheses(self.sparse, step)
-            if not (self.guarded or self.dense):
-                self._note_intervals(seen.residual, seen.epistemic, noise)
+            self._note(HYPOTHESES, seen.residual, seen.epistemic, noise)
         self._remember(sample)
 
         alarm = self.surprise.update(live.nis)
@@ -399,6 +411,7 @@ class Learner:
         """Let hypotheses and background know of these steps and of nothing else."""
         self._snapshots.clear()
         self._certain.clear()
+        self.intervals = self._fresh_intervals(MODELS)
         if self.sparse is not None:
             self.sparse.noise = self.live.noise
             dense = self.dense
@@ -419,9 +432,14 @@ class Learner:
             evidence[NEW] = fresh
         self.filter.update(evidence)
 
-    def _note_intervals(self, residual: np.ndarray, epistemic: np.ndarray, noise: Noise) -> None:
-        self.report.epistemic = epistemic
-        self.report.inside = self.intervals.update(residual, epistemic, noise)
+    def _note(self, model: str, residual: np.ndarray, epistemic: np.ndarray, noise: Noise) -> None:
+        """Let the intervals of a model learn from its errors; figures are those of the acted one.
+
+        Each model has its own: which one is acted on depends on windows that are not saved.
+        """
+        inside = self.intervals[model].update(residual, epistemic, noise)
+        if model == self.acted:
+            self.report.inside, self.report.epistemic = inside, epistemic
 
     def _remember(self, sample: Sample) -> None:
         self.tape = self.tape.add(sample)
@@ -469,6 +487,7 @@ class Learner:
         self.tape = regime.tape.add(Widen(self.config.recall_widen), Hold())
         before = self.regime
         self.identity = index
+        self.intervals |= self._fresh_intervals((LIVE, HYPOTHESES))
         self._reborn(steps)
         self._event(
             'recall', regime=regime.name, left=before, nats=round(best.nats, 2), steps=steps
@@ -536,7 +555,7 @@ class Learner:
             return
         regime = self.library.regimes[self.identity]
         versions = [(head, tape), *(kept for _, *kept in reversed(self._certain))]
-        known, seen = self._known
+        known, seen = self.entered
         noise = self.prior.noise
         fitting = newest_fitting(self.dynamics, noise, known, regime.head, versions)
         if fitting is not None:
@@ -550,14 +569,14 @@ class Learner:
             self.identity = self.library.store(head, reservoir, tape)
             self._certain.clear()
             self._event('new_regime', regime=self.regime, left=regime.name)
-        self._note_known()
+        self._note_entry()
 
-    def _note_known(self) -> None:
+    def _note_entry(self) -> None:
         """Note what is known of the regime before the live head learns on in it."""
-        self._known: tuple[list[Sample], int] = [], 0
+        self.entered: tuple[list[Sample], int] = [], 0
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
-            self._known = list(reservoir.samples), reservoir.seen
+            self.entered = list(reservoir.samples), reservoir.seen
 
     def _soften(self) -> None:
         """A weak shift shows as noise that grew: let the head move again, and find its regime."""
@@ -593,7 +612,6 @@ class Learner:
         reservoir = self.library.regimes[self.identity].reservoir
         reservoir.drop([s.sample for s in self._recent])
         self.identity, self.age = None, 0
-        self.waiting = Reservoir(self.config.reservoir)
         self._certain.clear()
 
     def _settle(self) -> None:
@@ -697,6 +715,9 @@ class Learner:
             step.design = self._tensor(self.dynamics.design(x, u, step.sample.past.astype(float)))
 
     # ------------------------------------------------------------------ small helpers
+    def _fresh_intervals(self, models: Sequence[str]) -> dict[str, Intervals]:
+        return {model: Intervals.start(len(self.prior.noise)) for model in models}
+
     def _shared(self) -> Head:
         """The live head for someone who keeps it: the next update is written elsewhere."""
         self._owned = False

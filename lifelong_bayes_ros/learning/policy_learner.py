@@ -112,7 +112,7 @@ class Shelf:
         self.seen = 0
         self.size = 0
         self._inputs = np.zeros((capacity, inputs), np.float32)
-        self._plans = np.zeros((capacity, outputs), np.float32)
+        self._own, self._plans = np.zeros((2, capacity, outputs), np.float32)
 
     @property
     def inputs(self) -> np.ndarray:
@@ -120,12 +120,23 @@ class Shelf:
         return self._inputs[: self.size]
 
     @property
+    def own(self) -> np.ndarray:
+        """Their own labels [size, outputs]."""
+        return self._own[: self.size]
+
+    @property
     def plans(self) -> np.ndarray:
-        """Their labels [size, outputs]."""
+        """The labels that they tell, for themselves and for those that were not kept."""
         return self._plans[: self.size]
 
-    def add(self, inputs: np.ndarray, plan: np.ndarray, rng: np.random.Generator) -> None:
-        """Offer one more choice."""
+    def add(
+        self,
+        inputs: np.ndarray,
+        own: np.ndarray,
+        rng: np.random.Generator,
+        told: np.ndarray | None = None,
+    ) -> None:
+        """Offer one more choice: its inputs and its own label, and another one that it tells."""
         self.seen += 1
         slot = self.size
         if slot == len(self._inputs):
@@ -134,17 +145,19 @@ class Shelf:
                 return
         else:
             self.size += 1
-        self._inputs[slot], self._plans[slot] = inputs, plan
+        self._inputs[slot], self._own[slot] = inputs, own
+        self._plans[slot] = own if told is None else told
 
-    def restore(self, inputs: np.ndarray, plans: np.ndarray, seen: int) -> None:
+    def restore(self, inputs: np.ndarray, own: np.ndarray, plans: np.ndarray, seen: int) -> None:
         """Hold what another of the same capacity held."""
         self.seen, self.size = seen, len(inputs)
-        self._inputs[: self.size], self._plans[: self.size] = inputs, plans
+        self._inputs[: self.size], self._own[: self.size] = inputs, own
+        self._plans[: self.size] = plans
 
     def absorb(self, other: Shelf, rng: np.random.Generator) -> None:
         """Take over another's choices, and what those stand for."""
-        for inputs, plan in zip(other.inputs, other.plans, strict=True):
-            self.add(inputs, plan, rng)
+        for inputs, own, told in zip(other.inputs, other.own, other.plans, strict=True):
+            self.add(inputs, own, rng, told)
         self.seen += other.seen - other.size
 
 
@@ -285,12 +298,10 @@ class PolicyLearner:
 
         Squared errors from two labels are, up to a constant, one from their weighted mean.
         """
-        given_up = 1 - shelf.size / shelf.seen
-        if not given_up:
-            return
-        wrong = self.plans(shelf.inputs) - shelf.plans
+        given_up = np.float32(1 - shelf.size / shelf.seen)
+        wrong = self.plans(shelf.inputs) - shelf.own
         learned = (np.square(wrong) / self.noise).mean(axis=1) < KNOWN
-        shelf.plans[learned] += np.float32(given_up) * wrong[learned]
+        shelf.plans[:] = shelf.own + given_up * wrong * learned[:, None]
 
     def _consolidate(self) -> None:
         """The posterior becomes the prior, with a share of its precision."""

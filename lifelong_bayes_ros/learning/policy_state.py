@@ -19,6 +19,7 @@ from .store import write_atomically
 POLICY = 'policy.safetensors'
 KIND = 'policy posterior'
 LEARNER = 'policy learner'
+SHELF = ('inputs', 'own', 'plans')
 
 
 def encode_policy(posterior: PolicyPosterior, fingerprint: str) -> bytes:
@@ -54,7 +55,7 @@ def save_policy(learner: PolicyLearner, folder: Path) -> None:
     arrays['picker'] = learner.picker.get_state().numpy()
     shelves = list(learner.shelves.items())
     for number, (_, shelf) in enumerate(shelves):
-        arrays |= {f'shelf.{number}.inputs': shelf.inputs, f'shelf.{number}.plans': shelf.plans}
+        arrays |= {f'shelf.{number}.{part}': getattr(shelf, part) for part in SHELF}
     meta: dict[str, Any] = {
         'inputs': learner.fingerprint,
         'config': asdict(learner.config),
@@ -117,9 +118,8 @@ def _load(arrays: dict[str, np.ndarray], meta: dict[str, Any], senses: Senses) -
     learner.version, learner.stamp_ns = meta['version'], meta['stamp_ns']
     learner.stay = meta['stay']
     for number, (name, seen) in enumerate(meta['shelves']):
-        inputs, plans = (arrays[f'shelf.{number}.{part}'] for part in ('inputs', 'plans'))
         shelf = Shelf(learner.config.capacity, *learner.shape)
-        shelf.restore(inputs, plans, seen)
+        shelf.restore(*(arrays[f'shelf.{number}.{part}'] for part in SHELF), seen)
         learner.shelves[name] = shelf
     learner.resume(meta['regime'])
     return learner

@@ -55,7 +55,7 @@ class PolicyThread:
 
     def later(self, what: Callable[[PolicyLearner], None]) -> None:
         """As `ask`, but without waiting; `what` deals with its own errors."""
-        self._thread.submit(what, self._learner)
+        self._submit(what, self._learner)
 
     def close(self) -> None:
         """Learn what waits, and end the thread; another is begun when there is more to do."""

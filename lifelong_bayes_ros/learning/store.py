@@ -21,13 +21,13 @@ from ..dynamics.head import Head
 from ..dynamics.model import Prior
 from ..errors import UserError
 from ..memory.regimes import NOMINAL, Library, Regime
-from ..memory.reservoir import Reservoir
+from ..memory.reservoir import Reservoir, Sample
 from ..memory.tape import Tape
 from ..paths import cache_dir
 from .background_state import BackgroundSnapshot, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
 from .forgetting import known_episodes
-from .learner import Learner
+from .learner import MODELS, Learner
 from .pieces import digest, head_arrays, head_from, sample_arrays, samples_from
 from .settings import LearnerConfig
 from .tape_state import tape_from, tape_state
@@ -98,6 +98,7 @@ class Snapshot:
     heads: dict[str, Head]  # live, and of every regime
     tapes: dict[str, Tape]
     reservoirs: dict[str, Reservoir]
+    entered: list[Sample]  # what was remembered of the present regime when the robot came there
     known: dict[str, Gaussian]  # posteriors that tapes may start from and that are kept anyway
     background: BackgroundSnapshot | None
     outcomes: list[np.ndarray]  # what the digest takes of them
@@ -117,7 +118,7 @@ class Snapshot:
         arrays = {
             'draws': learner.draws.numpy(),
             'past': learner.past,
-            'log_width': learner.intervals.log_width,
+            'log_width': learner.widths(),
         }
         if learner.sparse is not None:
             arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
@@ -136,6 +137,7 @@ class Snapshot:
             'notes': dict(library.notes),
             'dof': {name: head.noise.dof for name, head in heads.items()},
             'seen': {name: r.seen for name, r in reservoirs.items()},
+            'entered_seen': learner.entered[1],
             'probabilities': dict(learner.filter.probabilities),
             'surprise': [learner.surprise.fast, learner.surprise.slow],
             'age': learner.age,
@@ -149,6 +151,7 @@ class Snapshot:
             heads,
             tapes,
             {name: replace(r, samples=list(r.samples)) for name, r in reservoirs.items()},
+            list(learner.entered[0]),
             _known(learner) | {'head.live': posterior},
             None if learner.background is None else BackgroundSnapshot.of(learner),
             [part.copy() for part in learner.outcomes.parts()],
@@ -159,8 +162,8 @@ class Snapshot:
     def digest(self) -> str:
         """As `Learner.digest`."""
         sparse = [a for n, a in self.arrays.items() if n.startswith('sparse.')]
-        width = self.arrays['log_width']
-        return digest(list(self.heads.values()), [*sparse, width, *self.outcomes])
+        widths = self.arrays['log_width']
+        return digest(list(self.heads.values()), [*sparse, *widths, *self.outcomes])
 
     def write(self, folder: Path) -> str:
         """Write a state directory; returns the digest.
@@ -177,6 +180,7 @@ class Snapshot:
             arrays |= head_arrays(f'head.{name}', head)
         for name, reservoir in self.reservoirs.items():
             arrays |= sample_arrays(f'reservoir.{name}', reservoir.samples)
+        arrays |= sample_arrays('entered', self.entered)
         background = None
         if self.background is not None:
             more, background = self.background.state()
@@ -301,13 +305,15 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
         meta.get('notes', {}),
     )
     learner.live = head('live')
-    learner.waiting = reservoir('waiting')
     _load_tapes(learner, arrays, meta.get('tapes', {}))
     learner.draws = torch.tensor(arrays['draws'])
-    learner.intervals.log_width = arrays['log_width']
+    for model, width in zip(MODELS, arrays['log_width'], strict=True):
+        learner.intervals[model].log_width = width
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
+    learner.waiting = reservoir('waiting')
+    learner.entered = samples_from(arrays, 'entered'), meta['entered_seen']
     learner.filter.probabilities = meta['probabilities']
     learner.surprise.fast, learner.surprise.slow = meta['surprise']
     learner.age = meta['age']
