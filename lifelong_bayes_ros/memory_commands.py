@@ -7,13 +7,17 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .learning.learner import Learner
+    from .memory.regimes import Regime
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -86,7 +90,7 @@ def regimes(args: argparse.Namespace) -> int:
             'live': r.name == learner.regime,
             'transitions': r.reservoir.seen,
             'remembered': len(r.reservoir.samples),
-            'episodes': sorted(r.tape.episodes),
+            'episodes': sorted(_episodes(learner, r)),
             'folded': sorted(r.tape.everything_folded()),
             'bytes': r.nbytes(),
         }
@@ -105,6 +109,12 @@ def regimes(args: argparse.Namespace) -> int:
         table.add_row(name, *map(str, numbers), Text(r['note']))
     Console().print(table)
     return 0
+
+
+def _episodes(learner: Learner, regime: Regime) -> set[int]:
+    """Episodes that a regime holds transitions of, one by one; the running one, too."""
+    live = learner.tape.episodes if regime.name == learner.regime else frozenset()
+    return {*regime.tape.episodes, *live, *(s.episode for s in regime.reservoir.samples)}
 
 
 def consolidate(args: argparse.Namespace) -> int:

@@ -358,6 +358,10 @@ def test_a_trajectory_is_what_came_before_and_after_without_a_gap():
     assert [s.stamp_ns for s in trajectory(held, path[30], 5)] == list(range(25, 33))
     assert [s.stamp_ns for s in trajectory(held, path[2], 5)] == list(range(8))
     assert trajectory(replace(held, tape=None), path[30], 5) == path[30:31]
+    another = [replace(s, episode=7) for s in path]  # of another robot, by the same clock
+    mixed = replace(held, tape=held.tape.add(*another))
+    assert trajectory(mixed, path[30], 5) == trajectory(held, path[30], 5)
+    assert [s.episode for s in trajectory(mixed, another[30], 5)] == [7] * 8
 
 
 # ---------------------------------------------------------------------- consolidation
@@ -582,6 +586,18 @@ def test_a_note_says_what_was_written_whatever_it_is(state, tmp_path, capsys):
         run('regimes', state, '--note', f'r1={note}')
         assert note in capsys.readouterr().out
         run('memory-map', state, '--out', tmp_path / 'map.svg')
+
+
+def test_the_episode_that_runs_is_listed(state, capsys):
+    with store.revised(state) as learner:
+        step = learner.step
+        for transition in stream(LOSS, 30, 9, step):
+            learner.observe(replace(transition, episode=0))
+        number = learner.first_episode
+        assert number not in learner.library.regimes[learner.identity].tape.episodes
+    run('regimes', state, '--json')
+    (now,) = (r for r in printed(capsys)['regimes'] if r['live'])
+    assert number in now['episodes']
 
 
 def test_an_operator_names_regimes_and_keeps_notes(state, capsys):

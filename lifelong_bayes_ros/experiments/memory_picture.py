@@ -136,7 +136,8 @@ def _moment(
     about = '' if one.exact else 'about '
     axes.set_title(
         f'{place}  {one.kind}: {_title(library, one.regime)}, episode {one.sample.episode}, '
-        f'{now * 1e-9:.2f} s; moves its prediction by {about}{one.deviation:.2g} noise sd',
+        f'{now * 1e-9:.2f} s by the robot; moves its prediction by {about}{one.deviation:.2g} '
+        'noise sd',
         fontsize=9,
         loc='left',
         parse_math=False,

@@ -248,11 +248,11 @@ def trajectory(regime: Regime, sample: Sample, steps: int) -> list[Sample]:
 
     From the regime's tape; where that is gone, from what else its reservoir happens to hold.
     """
-    pool = {s.stamp_ns: s for s in (*regime.reservoir.samples, *regime.tape.samples())}
-    known = sorted(
-        (s for s in pool.values() if s.episode == sample.episode), key=lambda s: s.stamp_ns
-    )
-    at = next(i for i, s in enumerate(known) if s.stamp_ns == sample.stamp_ns)
+    held = (*regime.reservoir.samples, *regime.tape.samples(), sample)
+    # Times of other episodes may be the same: clocks begin anew, and other robots have their own.
+    pool = {s.stamp_ns: s for s in held if s.episode == sample.episode}
+    known = sorted(pool.values(), key=lambda s: s.stamp_ns)
+    at = [s.stamp_ns for s in known].index(sample.stamp_ns)
     first = last = at
     while first > 0 and at - first < steps and _follows(known[first - 1], known[first]):
         first -= 1
