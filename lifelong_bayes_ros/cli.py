@@ -20,6 +20,7 @@ from rich.table import Table
 from . import threads  # noqa: F401  isort: skip  (before numpy)
 from . import arguments, memory_commands, policy_commands, robot_commands, watch_commands
 from .errors import UserError, of_a_path
+from .paths import check_writable
 
 console = Console(stderr=True)
 
@@ -138,6 +139,8 @@ def pretrain(args: argparse.Namespace) -> int:
     from .learning.store import write_atomically
     from .robot.spec import load_robot
 
+    if args.out is not None:
+        check_writable_file(args.out, '--out')
     meta = {'config': vars(SCRATCH)}
     if args.bag is not None:
         prior, remark = pretrain_from_bags(args.bag, args)
@@ -154,10 +157,21 @@ def pretrain(args: argparse.Namespace) -> int:
     print(f'prior {fingerprint(prior)} of robot {dynamics.spec.name}: {dynamics.size} parameters')
     if remark:
         console.print(remark, highlight=False, markup=False)
-    if args.out:
+    if args.out is not None:
         write_atomically(args.out, encode_prior(prior, **meta))
         print(args.out)
     return 0
+
+
+def check_writable_file(path: Path, what: str) -> None:
+    """Check that a file can be written, and make its folder, before anything takes long.
+
+    Raises:
+        UserError: not possible, and why; begins with `what`.
+    """
+    if path.is_dir():
+        raise UserError(f'{what}: {path} is a folder; give a file')
+    check_writable(path.parent, what)
 
 
 def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any, str]:
@@ -191,7 +205,7 @@ def replay(args: argparse.Namespace) -> int:
     """Learn from a bag, without ROS."""
     from .experiments.replay import replay_bag
 
-    if args.method:
+    if args.method is not None:
         from .experiments.compare import compare_command
 
         with status_bar() as status:

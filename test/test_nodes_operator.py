@@ -350,9 +350,9 @@ def test_two_robots_side_by_side_do_not_hear_each_other(tmp_path):
 
 
 def test_a_parameter_of_the_wrong_range_or_kind_or_name_at_the_start(tmp_path):
-    def start(*parameters):
+    def start(*parameters, node='transition_streamer'):
         words = [w for p in parameters for w in ('-p', p)]
-        module = 'lifelong_bayes_ros.nodes.transition_streamer'
+        module = f'lifelong_bayes_ros.nodes.{node}'
         return subprocess.run(
             [sys.executable, '-m', module, '--ros-args', *words],
             env={**os.environ, 'ROS_LOG_DIR': str(tmp_path)},
@@ -373,6 +373,10 @@ def test_a_parameter_of_the_wrong_range_or_kind_or_name_at_the_start(tmp_path):
     assert done.returncode == 1
     assert 'parameter episode_lenght is unknown and ignored' in done.stderr
     assert "unknown robot 'quod'" in done.stderr
+    done = start('autostart:=true', 'robot:=arm', 'life:=quad', node='sim_robot')
+    assert done.returncode == 1
+    assert "life quad: regimes.C: actuator_gain.actuator: robot arm has no 'right'" in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 def test_what_was_recorded_is_played_byte_for_byte(tmp_path):

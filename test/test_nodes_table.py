@@ -114,6 +114,44 @@ class TestStarts:
         with pytest.raises(UserError, match=f'{name}: is of no use without .* by {giver}'):
             starts({'robot': 'quad', name: value})
 
+    @pytest.mark.parametrize('robot', ['arm', 'copy of arm'])
+    def test_a_life_of_another_robot_is_refused_as_the_command_life_does(self, robot, tmp_path):
+        if robot != 'arm':
+            robot = str(tmp_path / 'mine.yaml')
+            (tmp_path / 'mine.yaml').write_text(load_robot('arm').dump())
+        with pytest.raises(UserError) as caught:
+            starts({'robot': robot, 'sim': True, 'life': 'quad'})
+        said = str(caught.value)
+        assert 'life quad: robot: it is for quad, not for arm; give a life of arm\n' in said
+        assert (
+            "life quad: regimes.C: actuator_gain.actuator: robot arm has no 'right'; use" in said
+        )
+        assert starts({'robot': robot, 'sim': True, 'life': 'arm'})
+
+    def test_a_life_of_another_robot_is_refused_though_its_shifts_would_fit(self, tmp_path):
+        path = tmp_path / 'life.yaml'
+        path.write_text('robot: quad\nregimes: {A: []}\nphases: [[A, 5]]\n')
+        with pytest.raises(UserError, match=r'it is for quad, not for arm; give a life of arm$'):
+            starts({'robot': 'arm', 'sim': True, 'life': str(path)})
+
+    def test_shifts_are_tried_on_the_robot_as_it_is_here(self, tmp_path):
+        """A lag may take four periods, and this robot's are shorter than those of the shipped."""
+        life, fast = tmp_path / 'life.yaml', tmp_path / 'fast.yaml'
+        lag = 4 * load_robot('quad').period
+        life.write_text(
+            f'robot: quad\nregimes: {{A: [], B: [{{actuator_lag: {{seconds: {lag}}}}}]}}\n'
+            'phases: [[A, 5], [B, 5]]\n'
+        )
+        fast.write_text(load_robot('quad').model_copy(update={'period': 0.01}).dump())
+        assert starts({'robot': 'quad', 'sim': True, 'life': str(life)})
+        with pytest.raises(UserError, match=r'regimes\.B: actuator_lag\.seconds: 0\.12 s is too'):
+            starts({'robot': str(fast), 'sim': True, 'life': str(life)})
+
+    def test_a_bag_and_a_simulated_robot_exclude_each_other(self):
+        with pytest.raises(UserError, match=r"bag: 'b' .* leave out either bag or sim"):
+            starts({'robot': 'quad', 'sim': True, 'realtime': True, 'bag': 'b'})
+        assert starts({'robot': 'quad', 'sim': False, 'bag': 'b'})
+
     def test_a_recording_that_is_there_is_found_before_anything_starts(self, tmp_path):
         settings = {'robot': 'quad', 'out': str(tmp_path)}
         with pytest.raises(UserError, match='is there already'):
@@ -295,6 +333,20 @@ class TestUp:
         assert cli.main(['up', *words]) == 2
         assert words[0].strip('-').replace('-', '_') in capsys.readouterr().err
         assert started == []
+
+    @pytest.mark.parametrize(
+        ('words', 'said'),
+        [
+            (('--bag', 'b'), "bag: 'b' is played in the place of a robot"),
+            (('--robot', 'arm', '--life', 'quad'), 'life quad: regimes.C: actuator_gain.actuator'),
+        ],
+    )
+    def test_what_contradicts_a_simulated_robot_is_refused_before_anything_starts(
+        self, words, said, capsys, tmp_path
+    ):
+        assert cli.main(['up', '--sim', *words, '--logs', str(tmp_path / 'logs')]) == 2
+        assert said in ' '.join(capsys.readouterr().err.split())
+        assert not (tmp_path / 'logs').exists()
 
 
 class TestViewers:

@@ -1,8 +1,10 @@
 """The robot file as its author meets it: every source and command, and every mistake told."""
 
 import copy
+import functools
 import itertools
 import json
+import operator
 import re
 
 import numpy as np
@@ -177,6 +179,63 @@ def test_a_fault_names_file_line_key_value_and_mend(old, new, key, words):
     assert any(part in there for part in key.split('.')[-2:])
     for word in words:
         assert word in said
+
+
+TOPICS = [p for p in PATHS if p[-1] == 'topic']
+
+
+def refused(data):
+    """What is said of a robot file."""
+    with pytest.raises(UserError) as caught:
+        parse_robot(yaml.safe_dump(data), 'my.yaml')
+    return str(caught.value)
+
+
+def test_every_topic_of_the_template_is_tried():
+    parts = {p[0] for p in TOPICS}
+    assert parts == {'sources', 'outcomes', 'goal_input', 'command'}
+
+
+@pytest.mark.parametrize('path', TOPICS, ids='.'.join)
+@pytest.mark.parametrize(
+    'topic',
+    ['', 'a b', '1abc', '/', '/a//b', '/a/', '/a-b', '{node}/x', '/joint_states/1x', 'a\n'],
+)
+def test_what_is_no_topic_is_refused_wherever_one_is_given(path, topic):
+    said = refused(changed(path, topic))
+    assert re.match(rf'my\.yaml:\d+: {".".join(path)}: this is no topic; give names of ', said)
+    assert said.endswith(f'(got {topic!r})')
+
+
+@pytest.mark.parametrize('path', TOPICS, ids='.'.join)
+@pytest.mark.parametrize('topic', ['~/x', '~x', '~', '~/'])
+def test_a_private_topic_is_refused_for_it_is_another_one_in_each_node(path, topic):
+    said = refused(changed(path, topic))
+    assert re.match(rf'my\.yaml:\d+: {".".join(path)}: .* in each node; leave ~ out', said)
+    assert said.endswith(f'(got {topic!r})')
+
+
+@pytest.mark.parametrize('name', ['template', *robot_names()])
+@pytest.mark.parametrize('value', [True, False])
+def test_true_and_false_are_no_numbers(name, value):
+    data = load_robot(FOLDER / f'{name}.yaml').model_dump(mode='json')
+    told = f'true or false where a number belongs; give a number (got {value})'
+    tried = 0
+    for path in paths(data):
+        if type(functools.reduce(operator.getitem, path, data)) in (int, float):
+            tried += 1
+            assert f': {".".join(map(str, path))}: {told}' in refused(changed(path, value, data))
+    assert tried > 40
+
+
+def test_true_is_told_with_its_line_and_a_whole_number_is_a_number():
+    text = TEMPLATE.replace('period: 0.05', 'period: yes')
+    line = text[: text.index('period: yes')].count('\n') + 1
+    with pytest.raises(UserError, match=rf'^my\.yaml:{line}: period: true or false where .* True'):
+        parse_robot(text, 'my.yaml')
+    spec = parse_robot(TEMPLATE.replace('period: 0.05', 'period: 1'))
+    assert spec.period == 1.0 and isinstance(spec.period, float)
+    assert parse_robot(yaml.safe_dump(changed(('policy', 'seed'), True))).policy.seed is True
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

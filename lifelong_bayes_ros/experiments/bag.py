@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import ReaderError
+from rosbags.rosbag2.storage_mcap import zstd
 from rosbags.typesys import Stores, get_typestore
 
 from ..dynamics.model import Prior
@@ -21,7 +22,7 @@ from ..errors import UserError
 from ..learning.codec import decode_prior
 from ..learning.report import Event
 from ..nodes.bag_writer import METADATA, UNFINISHED
-from .salvage import is_finished, salvage
+from .salvage import MAGIC, is_finished, salvage
 
 if TYPE_CHECKING:
     from .life import Trace
@@ -45,8 +46,41 @@ TYPES = {
     'predicted_path': 'nav_msgs/msg/Path',
     'memory_map': 'sensor_msgs/msg/PointCloud2',
 }
-# What rosbags raises on files that are not bags, or only parts of one.
-DAMAGED = (AnyReaderError, ReaderError, OSError, ValueError, TypeError, KeyError, struct.error)
+# What rosbags, and who takes its messages apart, raise on files that are no bags, or only parts of
+# one, or damaged: a length, an offset or a name may be anything there.
+DAMAGED = (
+    AnyReaderError,
+    ReaderError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zstd.ZstdError,
+)
+
+
+@contextmanager
+def legible(path: Path) -> Iterator[None]:
+    """Around code that reads a bag or takes its messages apart, and does nothing else.
+
+    Raises:
+        UserError: the bag is damaged there, or holds what is not expected there.
+    """
+    try:
+        yield
+    except UserError as error:
+        named = str(error).startswith(str(path))
+        raise error if named else UserError(f'{path}: {error}') from None
+    except DAMAGED as error:
+        what = f'{type(error).__name__}: {error}'
+        raise UserError(f'{path}: not readable to its end ({what}); record it anew') from error
 
 
 class Bag:
@@ -102,14 +136,25 @@ class Bag:
         if not chosen:
             raise UserError(f'{self.path}: {self.lack(*endings)}')
         connections = [c for c in self.reader.connections if (c.topic, c.msgtype) in chosen]
-        for connection, received, data in self.reader.messages(connections=connections):
-            read = partial(self.reader.deserialize, data, connection.msgtype)
+        messages = self.reader.messages(connections=connections)
+        while True:
+            with legible(self.path):
+                found = next(messages, None)
+            if found is None:
+                return
+            connection, received, data = found
+            read = partial(self._read, data, connection.msgtype)
             yield chosen[connection.topic, connection.msgtype], read, received
+
+    def _read(self, data: bytes, kind: str) -> Any:
+        with legible(self.path):
+            return self.reader.deserialize(data, kind)
 
     def prior(self) -> tuple[Prior, dict[str, Any]]:
         """The prior that the recorded learner started from, and its settings."""
         for _, message in self.messages('belief/trunk'):
-            return decode_prior(np.asarray(message.data, np.uint8).tobytes(), str(self.path))
+            data = np.asarray(message.data, np.uint8).tobytes()
+            return decode_prior(data, f'{self.path}: belief/trunk')
         raise UserError(f'{self.path}: belief/trunk was never published while it was recorded')
 
 
@@ -179,7 +224,22 @@ def _whole_files(path: Path, temporary: Path) -> list[Path]:
                 continue  # nothing of it had reached the disk
             file = copy
         whole.append(file)
-    return whole or [path]
+    if files and not whole:
+        _check_begun(path, files)
+    return whole or ([path] if (path / METADATA).is_file() else files)
+
+
+def _check_begun(path: Path, files: list[Path]) -> None:
+    """Tell files that a recorder had only begun, when it was killed, from what is no bag."""
+    for file in files:
+        with file.open('rb') as opened:
+            begin = opened.read(len(MAGIC))
+        if MAGIC.startswith(begin):
+            state = 'holds no whole message' if begin else 'is empty'
+            raise UserError(
+                f'{path}: not a readable bag: {file} {state}; nothing had reached the disk when '
+                'its recorder ended; record it anew'
+            )
 
 
 def content(message: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UserError
 from ..learning.store import write_atomically
 from ..robot import scene
-from .bag import Bag, content, open_bag
+from .bag import Bag, content, legible, open_bag
 from .draw import DPI, GROUND, SIZE, close_up, frames, paint
 from .replay import Status
 
@@ -69,29 +69,37 @@ def read_story(bag: Bag, path: Path) -> Story:
     if 'learner_state' not in wanted:
         raise UserError(f'{path}: {bag.lack("learner_state")}; record all topics of the nodes')
     for kind, message in bag.messages(*wanted):
-        if kind == 'event':
-            story.events.append(content(message))
-            continue
-        values = dict(zip(message.name, message.position.tolist(), strict=True))
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        story.figures |= values
-        if kind == 'uncertainty':
-            noise, ignorance = (
-                np.array([v for k, v in values.items() if k.endswith(f'.{part}')])
-                for part in ('aleatoric', 'epistemic')
-            )
-            story.spread_stamps.append(stamp)
-            total = np.maximum(noise**2 + ignorance**2, 1e-300)
-            story.ignorance.append(float(np.mean(ignorance**2 / total)))
-        else:
-            story.stamps.append(stamp)
-            story.nis.append(values['nis'])
-            story.inside.append(values['inside90'])
-            regimes = {k[7:]: v for k, v in values.items() if k.startswith('regime.')}
-            story.regimes.append(regimes)
+        with legible(path):
+            _take(story, kind, message)
     if not story.stamps:
         raise UserError(f'{path}: the learner said nothing while it was recorded')
     return story
+
+
+def _take(story: Story, kind: str, message: Any) -> None:
+    """Add what a message tells."""
+    if kind == 'event':
+        event = content(message)
+        told = {'event': str(event['event']), 'stamp_ns': int(event['stamp_ns'])}
+        story.events.append(event | told)
+        return
+    values = dict(zip(message.name, message.position.tolist(), strict=True))
+    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    story.figures |= values
+    if kind == 'uncertainty':
+        noise, ignorance = (
+            np.array([v for k, v in values.items() if k.endswith(f'.{part}')])
+            for part in ('aleatoric', 'epistemic')
+        )
+        story.spread_stamps.append(stamp)
+        total = np.maximum(noise**2 + ignorance**2, 1e-300)
+        story.ignorance.append(float(np.mean(ignorance**2 / total)))
+    else:
+        story.stamps.append(stamp)
+        story.nis.append(values['nis'])
+        story.inside.append(values['inside90'])
+        regimes = {k[7:]: v for k, v in values.items() if k.startswith('regime.')}
+        story.regimes.append(regimes)
 
 
 def draw_story(story: Story) -> plt.Figure:
@@ -123,7 +131,8 @@ def draw_story(story: Story) -> plt.Figure:
 
 def draw_last(bag: Bag) -> plt.Figure | None:
     """The last picture of RViz, if there was any."""
-    shown = list(frames(bag, film=False))
+    with legible(bag.path):
+        shown = list(frames(bag, film=False))
     if not shown:
         return None
     figure = plt.figure(figsize=SIZE, facecolor=GROUND)
@@ -156,7 +165,7 @@ def write_page(run: Path, out: Path | None, method: str | None, status: Status) 
             f'--out {out}: its picture would be written over {picture}; give another name'
         )
     compared = None
-    if method:
+    if method is not None:
         from .compare import compare_command
 
         compared = compare_command(path, method, status)

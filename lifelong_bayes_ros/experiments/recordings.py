@@ -13,7 +13,7 @@ from ..learning.recorded import segmented
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Flag, Transition
-from .bag import Bag, open_bag
+from .bag import Bag, legible, open_bag
 
 TOPIC = 'transition'
 
@@ -71,7 +71,9 @@ def read_segments(
                 gaps += Flag.GAP in transition.flags
                 before = transition
                 if count % 500 == 0:
-                    progress((number + count / total) / len(paths), f'reading {path.name}')
+                    progress(
+                        (number + count / max(total, count)) / len(paths), f'reading {path.name}'
+                    )
         if total and gaps > total / 2:
             raise UserError(
                 f'{path}: {gaps} of {total} transitions are not about one period of '
@@ -96,10 +98,14 @@ def _transitions(bag: Bag, spec: RobotSpec) -> Iterator[Transition]:
             'sensors, live or from a bag that is played to it'
         )
     for _, message in bag.messages(TOPIC):
-        try:
-            yield wire.decode(spec, message)
-        except UserError as error:
-            raise UserError(f'{bag.path}: not of the robot in the robot file: {error}') from None
+        with legible(bag.path):
+            try:
+                found = wire.decode(spec, message)
+            except UserError as error:
+                raise UserError(
+                    f'{bag.path}: not of the robot in the robot file: {error}'
+                ) from None
+        yield found
 
 
 def _check_robot(bag: Bag, spec: RobotSpec) -> None:

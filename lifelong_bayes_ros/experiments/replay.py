@@ -17,10 +17,11 @@ from ..learning.store import START, STATE_FOLDER, load_state, save_new
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
-from .bag import Bag, content, open_bag
+from .bag import Bag, content, legible, open_bag
 
 Status = Callable[[str, float], None]  # what is going on, share done
 
+PARTS = {'saved': {'digest'}, 'learning': {'on'}}  # what an event must tell
 OVERTAKING = 1_000_000_000  # ns by which messages of two topics may overtake each other in a bag
 
 
@@ -87,13 +88,17 @@ class Recording:
 
     def _all(self) -> Iterator[Transition]:
         for _, message in self.bag.messages('transition'):
-            yield wire.decode(self.spec, message)
+            yield self._decoded(message)
+
+    def _decoded(self, message: Any) -> Transition:
+        with legible(self.path):
+            return wire.decode(self.spec, message)
 
     def _number_of(self, stamp_ns: int) -> int | None:
         told = None
         for _, message, received in self.bag.timed('event'):
             event = content(message)
-            if event['event'] == 'saved' and event['stamp_ns'] == stamp_ns:
+            if event['event'] == 'saved' and event.get('stamp_ns') == stamp_ns:
                 told = received
                 break
         if told is None:
@@ -102,7 +107,7 @@ class Recording:
         for number, (_, message, received) in enumerate(self.bag.timed('transition')):
             if received > told + OVERTAKING:
                 break
-            if wire.decode(self.spec, message).stamp_ns == stamp_ns:
+            if self._decoded(message).stamp_ns == stamp_ns:
                 found = number
         return found
 
@@ -202,4 +207,13 @@ def _recorded_events(bag: Bag) -> list[dict[str, Any]]:
     """What the live learner told of itself, as far as it was recorded."""
     if not bag.has('event'):
         return []
-    return [content(message) for _, message in bag.messages('event')]
+    found = []
+    for _, message in bag.messages('event'):
+        with legible(bag.path):
+            event = content(message)
+            event['step'] = int(event['step'])
+            lacking = PARTS.get(event['event'], set()) - set(event)
+        if lacking:
+            raise UserError(f'{bag.path}: the event {event} has no {", ".join(sorted(lacking))}')
+        found.append(event)
+    return found

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..learning.policy_learner import PolicyLearner
 from ..learning.policy_state import POLICY, decode_policy, encode_policy, load_policy, save_policy
 from ..robot.spec import load_robot
-from .bag import open_bag
+from .bag import legible, open_bag
 from .lives import Status
 
 MEND = 'record with `policy: {learn: true}` in the robot file'
@@ -48,12 +48,14 @@ def replay_policy(
         senses = Senses(dynamics)
         if not bag.has('choice'):
             raise UserError(f'{path}: {bag.lack("choice")}; {MEND}')
-        choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
+        with legible(path):
+            choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
         recorded = {}
         if bag.has('belief/policy'):
             messages = [m for _, m in bag.messages('belief/policy')]
             found = [np.asarray(m.data, np.uint8).tobytes() for m in messages]
-            known = [decode_policy(data, senses.fingerprint) for data in found]
+            where = f'{path}: belief/policy'
+            known = [decode_policy(data, senses.fingerprint, where) for data in found]
             if known and known[0].version == 0:  # it began with this bag
                 recorded = {p.stamp_ns: data for p, data in zip(known, found, strict=True)}
     if not choices:

@@ -11,7 +11,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from ..errors import UserError
-from ..experiments.schedule import Life, load_life
+from ..experiments.schedule import Life
 from . import topics
 from .base import OK, SEED, BaseNode, Parameter, run
 from .codecs import (
@@ -22,6 +22,7 @@ from .codecs import (
     state_messages,
     to_stamp,
 )
+from .table import life_of
 
 REMEMBERED = 100  # states whose answers may still come late
 RESEND = 0.5  # s of wall time without an answer after which a state is published again
@@ -57,7 +58,8 @@ class SimRobot(BaseNode):
             ) from None
         self.sim = sim
         self.realtime = self.value('realtime') or not self.value('lockstep')
-        self.life: Life | None = load_life(self.value('life')) if self.value('life') else None
+        life = self.value('life')
+        self.life: Life | None = life_of(self.spec, life) if life else None
         self.last_step = self.value('steps') or (self.life.steps if self.life else None)
         self.env = sim.make(self.spec.name, spec=self.spec, seed=self.value('seed'))
         self.outputs = {

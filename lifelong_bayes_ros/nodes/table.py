@@ -16,7 +16,8 @@ import yaml
 
 from ..cores import other_cores
 from ..errors import UserError
-from ..experiments.schedule import load_life
+from ..experiments.schedule import Life, load_life
+from ..robot.spec import RobotSpec, load_robot
 
 PACKAGE = 'lifelong_bayes_ros'
 NAMESPACE = '/lifelong'
@@ -171,7 +172,6 @@ TABLE = (  # in the order of activation
         'sim_robot',
         ('robot', 'seed', 'life', 'steps', 'lockstep', 'shutdown_at_end'),
         when='sim',
-        unless='bag',
         control=True,
     ),
     NodeEntry('player', ('robot', 'bag', 'speed', 'shutdown_at_end'), when='bag'),
@@ -203,8 +203,8 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     chooses those that run on this machine, see `chosen`; the others are waited for all the same.
 
     Raises:
-        UserError: unknown life, node or core, nothing or no core is left, a setting that no node
-            started takes, or `out` exists.
+        UserError: unknown life or one that does not fit the robot, unknown node or core, nothing
+            or no core is left, a setting that no node started takes, or `out` exists.
         KeyError: unknown setting.
     """
     unknown = set(settings) - {setting.name for setting in SETTINGS}
@@ -220,6 +220,8 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
         if (not entry.when or settings.get(entry.when)) and not settings.get(entry.unless)
     ]
     _check_use(settings, entries)
+    if settings.get('life') and settings.get('robot'):
+        life_of(load_robot(settings['robot']), settings['life'])
     if settings.get('sim') or settings.get('bag'):
         values['wait_for'] = ','.join(entry.name for entry in entries)
     here = [entry for entry in entries if entry in chosen(nodes)]
@@ -241,7 +243,12 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
 
 
 def _check_use(settings: Mapping[str, Any], entries: Iterable[NodeEntry]) -> None:
-    """Refuse what only nodes take that nothing starts."""
+    """Refuse a bag beside a simulated robot, and what only nodes take that nothing starts."""
+    if settings.get('sim') and settings.get('bag'):
+        raise UserError(
+            f'bag: {settings["bag"]!r} is played in the place of a robot, so none is simulated; '
+            'leave out either bag or sim'
+        )
     for name in settings:
         takers = [entry for entry in TABLE if name in entry.settings]
         if takers and all(e.when for e in takers) and not set(takers) & set(entries):
@@ -249,6 +256,33 @@ def _check_use(settings: Mapping[str, Any], entries: Iterable[NodeEntry]) -> Non
             raise UserError(
                 f'{name}: is of no use without {nodes}; give that, too, or leave it out'
             )
+
+
+def life_of(spec: RobotSpec, name: str) -> Life:
+    """A life by name or path, if it is one for this simulated robot.
+
+    Raises:
+        UserError: as `load_life`; it is for another robot, or has shifts that do not fit this one.
+    """
+    life, faults = load_life(name), []
+    if life.robot != spec.name:
+        faults.append(
+            f'robot: it is for {life.robot}, not for {spec.name}; give a life of {spec.name}'
+        )
+    try:
+        import lifelong_bayes_ros_sim as sim
+    except ImportError:  # without MuJoCo nobody can try; the machine that simulates can
+        sim = None
+    if sim is not None:
+        robot = sim.make(spec.name, spec=spec)  # `load_life` tried the shipped one
+        for regime, shifts in life.regimes.items():
+            try:
+                robot.set_shifts([sim.shift_from_dict(shift) for shift in shifts])
+            except UserError as error:
+                faults.append(f'regimes.{regime}: {error}')
+    if faults:
+        raise UserError('\n'.join(f'life {name}: {fault}' for fault in faults))
+    return life
 
 
 def check_words(words: Iterable[str], file: str) -> None:

@@ -76,9 +76,7 @@ def connections(spec: RobotSpec, namespace: str) -> list[Connection]:
 
 
 def full_name(topic: str, namespace: str) -> str:
-    """A topic's name as `ros2 topic list` shows it; `~` is the policy's own."""
-    if topic.startswith('~/'):
-        topic = f'policy{topic[1:]}'
+    """A topic's name as `ros2 topic list` shows it."""
     if topic.startswith('/'):
         return topic
     return '/' + '/'.join(filter(None, (namespace.strip('/'), topic)))

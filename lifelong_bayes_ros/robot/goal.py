@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from .section import NonNegative, Positive, Section
+from .section import NonNegative, Positive, Section, TopicName
 
 if TYPE_CHECKING:
     from .spec import Channel, RobotSpec
@@ -33,7 +33,7 @@ class GoalInput(Section):
     has a goal; otherwise the file's `goal` is followed meanwhile.
     """
 
-    topic: str = 'goal'
+    topic: TopicName = 'goal'
     type: Literal[
         'trajectory_msgs/msg/JointTrajectory',
         'nav_msgs/msg/Path',

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..errors import UserError
-from .section import Finite, Section
+from .section import Finite, Section, TopicName
 
 if TYPE_CHECKING:
     from .spec import RobotSpec
@@ -27,7 +27,7 @@ class OutcomeSource(Section):
     threshold. `field` and `joint` say which number of a JointState.
     """
 
-    topic: str
+    topic: TopicName
     type: Literal[
         'std_msgs/msg/Bool',
         'std_msgs/msg/Int32',

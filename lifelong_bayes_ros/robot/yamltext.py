@@ -115,7 +115,7 @@ def _explain(where: str, root: yaml.Node, fault: dict[str, Any]) -> str:
 
 _PATTERNS = {  # what a name must be, instead of its regular expression
     r'^[A-Za-z][A-Za-z0-9_]*$': 'give a name of letters, digits and _ that begins with a letter',
-    r'^(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$': (
+    r'^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$': (
         'this is no topic; give names of letters, digits and _ joined by /, e.g. /joint_states'
     ),
     r'^[A-Za-z0-9_][A-Za-z0-9_./-]*$': (
