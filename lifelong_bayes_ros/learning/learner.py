@@ -40,7 +40,7 @@ from .outcomes import Outcomes
 from .pieces import digest
 from .report import Event, Report
 from .settings import LearnerConfig
-from .surprise import WINDOW, Surprise
+from .surprise import REACH, WINDOW, Surprise
 from .window import Lead, Recent, Step
 
 DRAWS = 16  # posterior draws in a Belief
@@ -102,7 +102,7 @@ class Learner:
         self._recent = Recent(self.config.watch)
         # Heads by the transitions that they have seen, to reach back `purge` and the window of
         # the surprise test.
-        reach = -(-(self.config.purge + WINDOW) // SNAPSHOT_EVERY) + 1
+        reach = -(-max(self.config.purge + WINDOW, REACH) // SNAPSHOT_EVERY) + 1
         self._snapshots: deque[tuple[int, Head, Tape]] = deque(maxlen=reach)
         self._certain: deque[tuple[int, Head, Tape]] = deque(maxlen=3)  # and longer ago
         self._owned = False  # nobody else holds the live head: it may be updated in place
@@ -535,7 +535,7 @@ class Learner:
 
     def _leave(self, steps: int) -> Head:
         """Commit the live head as it was before the steps since the change, with a margin."""
-        latest = self.learned - max(steps, self.config.purge)
+        latest = self.learned - max(steps, self.config.purge, self.surprise.since_doubt())
         old = [kept for seen, *kept in self._snapshots if seen <= latest]
         snapshot, tape = old[-1] if old else self._snapshots[0][1:]
         self._commit(snapshot, tape)

@@ -19,7 +19,7 @@ class LearnerConfig:
     recall_nis: float = 2.5  # worst mean NIS of a regime worth recalling
     watch: int = 60  # steps after an event during which memory is consulted at every step
     soft_ratio: float = 2.2  # growth of the noise that shows a weak shift
-    purge: int = 12  # steps before an alarm that are taken back out of a committed head
+    purge: int = 6  # steps before an alarm that are taken back out of a committed head, at least
     store_age: int = 40  # steps that a head must have lived, calmly, to be stored
     store_nats: float = 0.35  # nats per step over the best stored regime that make it new
     capacity: int = 12  # regimes kept, the nominal one included

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 FAST_LIMIT = 4.0
 SLOW_LIMIT = 2.5
 WINDOW = 8
+REACH = 16  # steps that a change may have gone unnoticed
+DRIFT, DOUBT = 2.0, 1.3  # NIS above which a step speaks for a change: surely, and perhaps
 
 
 @dataclass
@@ -20,7 +23,7 @@ class Surprise:
 
     fast: float = 1.0
     slow: float = 1.0
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=REACH))
 
     def update(self, nis: float) -> bool:
         """Take one NIS; True if the model no longer explains the robot."""
@@ -36,9 +39,16 @@ class Surprise:
 
     def since_change(self) -> int:
         """Steps since the most likely change point, 1 to `WINDOW`."""
+        return self._since(WINDOW, DRIFT)
+
+    def since_doubt(self) -> int:
+        """Steps since the change may have begun, 1 to `REACH`: what came after is not sure."""
+        return self._since(REACH, DOUBT)
+
+    def _since(self, reach: int, drift: float) -> int:
         best, total, steps = float('-inf'), 0.0, 1
-        for age, nis in enumerate(reversed(self.recent), start=1):
-            total += min(nis, 12.0) - 2.0
+        for age, nis in enumerate(islice(reversed(self.recent), reach), start=1):
+            total += min(nis, 12.0) - drift
             if total > best:
                 best, steps = total, age
         return steps
