@@ -92,7 +92,7 @@ AUTOSTART = Parameter('autostart', False, 'configure and activate without a life
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 CPUS = Parameter('cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any')
 SHARED = (ROBOT, AUTOSTART, WAIT_FOR, CPUS)  # that every node has
-ACK_SECONDS = 0.5
+ACK_SECONDS = 4.0  # Fast DDS sends again what was lost on its way after 3 s
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
