@@ -20,7 +20,7 @@ from rich.table import Table
 from . import threads  # noqa: F401  isort: skip  (before numpy)
 from . import arguments, memory_commands, policy_commands, robot_commands, watch_commands
 from .errors import UserError, of_a_path
-from .paths import check_writable
+from .paths import check_writable_file
 
 console = Console(stderr=True)
 
@@ -161,17 +161,6 @@ def pretrain(args: argparse.Namespace) -> int:
         write_atomically(args.out, encode_prior(prior, **meta))
         print(args.out)
     return 0
-
-
-def check_writable_file(path: Path, what: str) -> None:
-    """Check that a file can be written, and make its folder, before anything takes long.
-
-    Raises:
-        UserError: not possible, and why; begins with `what`.
-    """
-    if path.is_dir():
-        raise UserError(f'{what}: {path} is a folder; give a file')
-    check_writable(path.parent, what)
 
 
 def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any, str]:

@@ -56,3 +56,14 @@ def check_writable(folder: Path, what: str) -> None:
             f'{what}: cannot write to {folder} ({error.strerror}); give a folder that this user '
             'may write to, or make room there'
         ) from None
+
+
+def check_writable_file(path: Path, what: str) -> None:
+    """Check that a file can be written, and make its folder, before anything takes long.
+
+    Raises:
+        UserError: not possible, and why; begins with `what`.
+    """
+    if path.is_dir():
+        raise UserError(f'{what}: {path} is a folder; give a file')
+    check_writable(path.parent, what)
