@@ -18,7 +18,7 @@ from lifelong_bayes_ros.experiments.bench_memory_networks import digits, mlp, so
 from lifelong_bayes_ros.memory.dnn2gp import jacobian, laplace
 from lifelong_bayes_ros.memory.examples import Examples, call
 from lifelong_bayes_ros.memory.flat import at, flat, load
-from lifelong_bayes_ros.memory.memorable import recombined
+from lifelong_bayes_ros.memory.memorable import recombined, representative
 from lifelong_bayes_ros.memory.objective import Correction, FunctionPrior, Loss, Quadratic, Term
 from lifelong_bayes_ros_sim import check_regimes
 from test_objective import KINDS, examples, gradient, zeros
@@ -218,12 +218,34 @@ def test_inputs_that_recombine_memory_lie_where_it_lies() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(33, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 1.0]
     found = recombined(points, 4000, rng)
-    shift = (found.mean(axis=0) - points.mean(axis=0)) / points.std(axis=0)
-    assert np.abs(shift).max() < 0.06
-    assert np.all(found.std(axis=0) < 1.3 * points.std(axis=0))
-    assert np.all(found.std(axis=0) > 0.95 * points.std(axis=0))
+    ranked = np.sort(points, axis=0)
+    assert np.all(found >= 1.5 * ranked[0] - 0.5 * ranked[1])
+    assert np.all(found <= 1.5 * ranked[-1] - 0.5 * ranked[-2])
+    below = (found[None] <= ranked[:, None]).mean(axis=1)  # of every remembered value
+    assert np.abs(below - (np.arange(33)[:, None] + 0.5) / 33).max() < 0.03
     assert np.abs(np.corrcoef(found.T) - np.eye(3)).max() < 0.06
     assert len(np.unique(found, axis=0)) == 4000
+
+
+def test_points_that_represent_others_have_their_distribution() -> None:
+    rng = np.random.default_rng(0)
+    points = np.stack([rng.normal(size=1000), rng.exponential(size=1000), np.ones(1000)], axis=1)
+    wanted = np.quantile(points, (np.arange(33) + 0.5) / 33, axis=0)
+
+    def miss(indices: np.ndarray) -> np.ndarray:
+        return np.abs(np.sort(points[indices], axis=0) - wanted).mean(axis=0)
+
+    chosen = representative(points, 33, rng)
+    assert len(set(chosen.tolist())) == 33
+    at_random = np.mean([miss(rng.permutation(1000)[:33]) for _ in range(100)], axis=0)
+    assert np.all(miss(chosen)[:2] < 0.5 * at_random[:2])
+    with pytest.raises(ValueError, match='5 of 3 points'):
+        representative(points[:3], 5, rng)
+
+
+def test_one_point_cannot_be_recombined() -> None:
+    with pytest.raises(ValueError, match='1 points cannot be recombined'):
+        recombined(np.zeros((1, 3)), 5, np.random.default_rng(0))
 
 
 # ---------------------------------------------------------------------- the benches

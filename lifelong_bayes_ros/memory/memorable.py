@@ -1,8 +1,8 @@
-"""Which examples to keep: by score, at random within strata, or spread over the kernel.
+"""Which examples to keep: by score, at random, spread over the kernel, or distributed like all.
 
 The scores of the literature (FROMP: tr Λ; memory maps: leverage) find decision boundaries. Of a
 Gaussian likelihood Λ is constant and leverage finds the edges only: there keep a random sample,
-stratified, or spread it.
+stratified, or spread it; where inputs are recombined from it, one that represents all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,35 @@ def stratified(groups: Tensor, count: int, generator: torch.Generator | None = N
     return _balanced(torch.rand(len(groups), generator=generator), count, groups)
 
 
+def representative(
+    points: np.ndarray, count: int, rng: np.random.Generator, swaps: int = 4000
+) -> np.ndarray:
+    """Indices [count] of points [n, d] whose coordinates are distributed like those of all.
+
+    Of a random sample one point after the other is swapped for another, where that brings the
+    sorted values of the coordinates nearer to their quantiles.
+
+    Raises:
+        ValueError: fewer points than are asked for.
+    """
+    n, spread = len(points), np.maximum(points.std(axis=0), 1e-300)
+    if n < count:
+        raise ValueError(f'{count} of {n} points cannot be chosen')
+    wanted = np.quantile(points, (np.arange(count) + 0.5) / count, axis=0)
+
+    def miss(indices: np.ndarray) -> float:
+        return float(np.mean(np.abs(np.sort(points[indices], axis=0) - wanted) / spread))
+
+    chosen = rng.permutation(n)[:count]
+    least = miss(chosen)
+    for place, other in zip(rng.integers(count, size=swaps), rng.integers(n, size=swaps)):
+        swapped = chosen.copy()
+        swapped[place] = other
+        if other not in chosen and (missed := miss(swapped)) < least:
+            chosen, least = swapped, missed
+    return chosen
+
+
 def spread(features: Tensor, count: int) -> Tensor:
     """Indices of points [n, p] each of which is least certain given those before.
 
@@ -54,16 +83,24 @@ def spread(features: Tensor, count: int) -> Tensor:
 def recombined(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Points [count, d] imagined from remembered ones [n, d], where labels are not needed.
 
-    Each coordinate is that of another remembered point, blurred by the kernel of Silverman (1986,
-    eq. 3.31): draws from a density whose coordinates are independent. Thirty points in six
-    dimensions leave most of the space between them open; a network that is to stay as it is (the
-    K-prior) can be asked there, too.
+    Each coordinate is drawn by itself, evenly between the midpoints of neighbouring remembered
+    values, and half a gap beyond the outermost: their empirical distribution, without its steps.
+    Thirty points in six dimensions leave most of the space between them open; a network that is to
+    stay as it is (the K-prior) can be asked there, too. A blur by a kernel would go further beyond
+    the points, where others may have been learned.
+
+    Raises:
+        ValueError: fewer than two points.
     """
-    n, d = points.shape
-    picked = np.take_along_axis(points, rng.integers(n, size=(count, d)), axis=0)
-    low, high = np.quantile(points, [0.25, 0.75], axis=0)
-    spread = np.minimum(points.std(axis=0), (high - low) / 1.34)
-    return picked + 0.9 * n**-0.2 * spread * rng.standard_normal((count, d))
+    if len(points) < 2:
+        raise ValueError(f'{len(points)} points cannot be recombined: two are needed')
+    values = np.sort(points, axis=0)
+    middles = (values[1:] + values[:-1]) / 2
+    edges = np.concatenate([2 * values[:1] - middles[:1], middles, 2 * values[-1:] - middles[-1:]])
+    place = rng.uniform(0, len(points), size=(count, points.shape[1]))
+    whole = place.astype(int)
+    low, high = (np.take_along_axis(edges, whole + i, axis=0) for i in (0, 1))
+    return low + (place - whole) * (high - low)
 
 
 def _balanced(scores: Tensor, count: int, groups: Tensor | None) -> Tensor:
