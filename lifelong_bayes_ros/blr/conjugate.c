@@ -169,13 +169,20 @@ void conjugate_condition(int64_t n, int64_t k, const double *mean, const double 
         for (int64_t j = 0; j < n; j++)
             moved[j] += white * row[j];
     }
-    switch (k) {
-#define CASE(K)                                             \
-    case K:                                                 \
-        downdate(n, K, half, covariance, covariance_out);   \
+    const double *left = covariance;
+    int64_t done = 0;
+    do { /* many outputs in passes, so that every loop unrolls */
+        int64_t some = k - done < 16 ? k - done : 16;
+        const double *rows = half + done * n;
+        switch (some) {
+#define CASE(K)                                      \
+    case K:                                          \
+        downdate(n, K, rows, left, covariance_out);  \
         break;
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10)
-    default:
-        downdate(n, k, half, covariance, covariance_out);
-    }
+            CASE(0) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+            CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) CASE(15) CASE(16)
+        }
+        left = covariance_out;
+        done += some;
+    } while (done < k);
 }
