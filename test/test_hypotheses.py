@@ -81,6 +81,7 @@ def test_memory_weighs_hypotheses_by_their_marginal_likelihood(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, 'HOPELESS', np.inf)
+    monkeypatch.setattr(module, 'WORTH', 0.0)
     rng = np.random.default_rng(1)
     dynamics = random_dynamics()
     hypotheses = random_hypotheses(dynamics, rng)
@@ -102,6 +103,48 @@ def test_memory_weighs_hypotheses_by_their_marginal_likelihood(
         log.append(prior + module.EVIDENCE_TEMPER * evidence)
     expected = np.exp(np.array(log) - max(log))
     np.testing.assert_allclose(memory.weights, expected / expected.sum(), rtol=1e-3)
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+def test_a_small_misfit_is_no_change_however_long_it_lasts(compiled: bool) -> None:
+    rng = np.random.default_rng(4)
+    dynamics = random_dynamics()
+    hypotheses = random_hypotheses(dynamics, rng)
+    noise = np.ones(len(dynamics.scale))
+    moved = hypotheses.basis[1] @ rng.normal(size=3)
+    designs, _ = steps_of(dynamics, dynamics.nominal_theta, noise, 600, rng)
+    told = np.mean([np.square(h @ moved).sum() for h in designs])  # variances of the noise
+    for nats, named in ((0.03, 'nothing'), (0.3, 'this')):
+        theta = dynamics.nominal_theta + moved * np.sqrt(
+            nats / (0.5 * module.EVIDENCE_TEMPER * told)
+        )
+        found, remembered = (HypothesisFilter(hypotheses, dynamics, steady(noise)) for _ in '12')
+        targets = [h @ theta + rng.normal(size=len(noise)) for h in designs]
+        for h, y in zip(designs, targets, strict=True):
+            if not compiled:
+                found._native = None
+            found.update(h, y)
+        remembered.remember(designs, targets)
+        for filter_ in (found, remembered):
+            name, chance = filter_.likeliest
+            assert name == named and chance > 0.9
+
+
+def test_a_robot_that_rests_forgets_no_change() -> None:
+    rng = np.random.default_rng(5)
+    dynamics = random_dynamics()
+    hypotheses = random_hypotheses(dynamics, rng)
+    noise = np.ones(len(dynamics.scale))
+    theta = dynamics.nominal_theta + 10 * hypotheses.basis[1] @ rng.normal(size=3)
+    found = HypothesisFilter(hypotheses, dynamics, steady(noise))
+    for h, y in zip(*steps_of(dynamics, theta, noise, 60, rng), strict=True):
+        found.update(h, y)
+    before = found.likeliest
+    assert before[0] == 'this' and before[1] > 0.9
+    rest = np.zeros_like(dynamics.design(*random_step(dynamics, rng)))
+    for _ in range(1000):
+        found.update(rest, rng.normal(size=len(noise)))
+    assert found.likeliest == pytest.approx(before)
 
 
 def some_curves(rng: np.random.Generator, count: int, latents: int, rank: int) -> Curves:

@@ -20,6 +20,7 @@ typedef struct {
     const double *low, *high;              /* [count][leads] */
     const float *heads;                    /* B of the features [features][count][outputs][rank] */
     const double *ends;                    /* and of the rest [count][tails][rank] */
+    const double *price;                   /* most nats that each pays per step [count] */
 } family;
 
 /* c(z) [rank] and its derivatives [latents][rank] of hypothesis s. The sizes r and k of rank and
@@ -283,6 +284,13 @@ double hypotheses_learn(const family *f, const double *phi, const double *tangen
     mix(n, o, weight, left, variance, mean, square);
     for (int i = 0; i < o; i++)
         square[i] += mean[i] * mean[i];
+    for (int s = 0; s < n; s++) {
+        double told = 0;
+        for (int i = 0; i < o; i++)
+            told += (whole[i] - error[s * o + i]) * (whole[i] - error[s * o + i]) / noise[i];
+        told *= 0.5 * f->temper;
+        log_weight[s] -= told < f->price[s] ? told : f->price[s];
+    }
     top = log_weight[0];
     for (int s = 1; s < n; s++)
         top = log_weight[s] > top ? log_weight[s] : top;

@@ -5,6 +5,11 @@ Every hypothesis names the things that have changed and gives the heads that the
 filtered side by side, each by an extended Kalman filter over z, and what nobody says has changed
 stays exactly as it was. One Gaussian over all heads cannot say that: under it the noise of every
 sensor moves every output a little.
+
+A trunk that is a little wrong looks as if something had changed a little, and many steps would make
+that certain. So a hypothesis pays for every thing that it says has changed, at each step, but no
+more than what it predicts differs from what nothing changed predicts: small changes do not count,
+and a robot at rest, where all hypotheses predict the same, forgets nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from .noise import Noise
 RARE = 0.1  # prior odds that one more thing has changed, at an event
 SETTLED = 1e-3  # and at the start of a life
 WALK = 3e-5  # covariance of z moved towards the prior per transition
+WORTH = 0.05  # nats per step and thing: what is explained beyond that tells for a change
 NEGLIGIBLE = 1e-6  # probability below which a hypothesis does not show in the mean
 NEAR = 0.3  # move of z, in prior deviations, beyond which the curve is looked at anew
 ROUNDS = 8  # such looks, at most
@@ -111,6 +117,8 @@ class HypothesisFilter:
         fit += np.einsum('sk,skq,sq->s', self.z - start, prior, self.z - start)
         log_det = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(prior)[1]
         self.log_weight = self.log_weight - EVIDENCE_TEMPER * 0.5 * (fit + log_det)
+        told = (c * _times(gram, c)).sum(axis=1)
+        self.log_weight -= np.minimum(self._price * len(designs), EVIDENCE_TEMPER * 0.5 * told)
         self.log_weight -= self.log_weight.max()
         self._drop()
 
@@ -186,6 +194,8 @@ class HypothesisFilter:
         before, was = _weights(self.log_weight)
         self.log_weight = self.log_weight + evidence
         weights, now = _weights(self.log_weight)
+        told = np.square(whole - error) @ (1 / self.noise.variance)
+        self.log_weight -= np.minimum(self._price, EVIDENCE_TEMPER * 0.5 * told)
         self.log_weight -= self.log_weight.max()
         mean = weights @ left
         seen = Seen(now - was, before @ error, _mixed(before, error, epistemic))
@@ -296,6 +306,7 @@ class HypothesisFilter:
         """Go on with the hypotheses that are alive."""
         numbers, blocks, tails = self._layouts
         self.curves = self.hypotheses.curves.pick(self.alive)
+        self._price = WORTH * self.hypotheses.changed[self.alive].sum(axis=1)
         self._unit = np.eye(self.curves.latents)
         self._numbers = numbers[self.alive]  # [s, r]
         if len(self.alive) < len(numbers):
@@ -306,7 +317,7 @@ class HypothesisFilter:
         if load() is not None:
             rules = Rules(ROUNDS, NEAR, WALK, EVIDENCE_DOF, EVIDENCE_TEMPER)
             columns = (self._heads, self._tails)
-            self._native = NativeFilter(self.curves, self.outputs, *columns, rules)
+            self._native = NativeFilter(self.curves, self.outputs, *columns, self._price, rules)
         self._touched = self._touch(self.z)
 
     def _touch(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

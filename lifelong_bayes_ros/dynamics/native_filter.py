@@ -31,7 +31,7 @@ class Family(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ('features', 'tails')),
         *((name, ctypes.c_double) for name in ('near', 'walk', 'dof', 'temper', 'constant')),
         *((name, ctypes.c_void_p) for name in ('straight', 'bent', 'low', 'high')),
-        *((name, ctypes.c_void_p) for name in ('heads', 'ends')),
+        *((name, ctypes.c_void_p) for name in ('heads', 'ends', 'price')),
     ]
 
 
@@ -66,7 +66,13 @@ class NativeFilter:
     """Steps of the filters of some hypotheses."""
 
     def __init__(
-        self, curves: Curves, outputs: int, heads: np.ndarray, ends: np.ndarray, rules: Rules
+        self,
+        curves: Curves,
+        outputs: int,
+        heads: np.ndarray,
+        ends: np.ndarray,
+        price: np.ndarray,
+        rules: Rules,
     ) -> None:
         """For hypotheses with these curves and columns B.
 
@@ -75,6 +81,7 @@ class NativeFilter:
             outputs: rows ds of a design.
             heads: columns of the features [nf, s · ds · r].
             ends: columns of the rest [s, k, r].
+            price: most nats that each pays per step [s].
             rules: constants of the filter.
         """
         floats = (curves.straight, curves.bent, curves.low, curves.high)
@@ -82,6 +89,7 @@ class NativeFilter:
             *(np.ascontiguousarray(a, float) for a in floats),
             np.ascontiguousarray(heads, np.float32),
             np.ascontiguousarray(ends, float),
+            np.ascontiguousarray(price, float),
         ]
         count, latents, rank = curves.straight.shape
         self._slopes = count, latents, rank
