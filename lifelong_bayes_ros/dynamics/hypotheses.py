@@ -6,10 +6,10 @@ filtered side by side, each by an extended Kalman filter over z, and what nobody
 stays exactly as it was. One Gaussian over all heads cannot say that: under it the noise of every
 sensor moves every output a little.
 
-A trunk that is a little wrong looks as if something had changed a little, and many steps would make
-that certain. So a hypothesis pays for every thing that it says has changed, at each step, but no
-more than what it predicts differs from what nothing changed predicts: small changes do not count,
-and a robot at rest, where all hypotheses predict the same, forgets nothing.
+A trunk that is a little wrong looks as if something had changed a little, and many steps would
+make that certain. So a hypothesis pays for every thing that it says has changed, at each step, but
+no more than what it predicts differs from what nothing changed predicts: small changes do not
+count, and a robot at rest, where all hypotheses predict the same, forgets nothing.
 """
 
 from __future__ import annotations
