@@ -275,6 +275,24 @@ def test_compute_is_judged_beside_retraining():
     assert 'learner CPU per recovery / retraining from scratch' not in rows_of(ours)
 
 
+def test_what_a_failed_recovery_cost_is_charged_to_those_that_came():
+    once = scores((0.8, 300), (0.0, 60))  # recovers from the first shift, never from the last
+    ours = judged(learn_cpu=np.full(360, 1e-4), background_cpu=np.zeros(360))
+    dear = {'learn_cpu': np.full(360, 0.1), 'background_cpu': np.zeros(360)}
+    rows = rows_of(ours, judged(method='retrain', score=once, **dear))
+    mine, theirs = (25 + 25) * 1e-4, (25 + 60) * 0.1
+    name = 'learner CPU per recovery / retraining from scratch'
+    assert rows[name]['value'] == pytest.approx(mine / 2 / theirs)
+    assert rows['the same per shift, recovered or not']['value'] == pytest.approx(mine / theirs)
+    recovered = 'first-visit shifts from which {} recovered, of 2'
+    assert rows[recovered.format('learner')]['value'] == 2
+    assert rows[recovered.format('retraining')]['value'] == 1
+    never = judged(method='retrain', score=np.zeros(360), **dear)
+    assert rows_of(ours, never)[name]['value'] == 0
+    failed = rows_of(judged(score=np.zeros(360)), never)[name]
+    assert failed['value'] is None and failed['ok'] is False
+
+
 def test_lives_outside_the_family_are_judged_by_their_worst_run():
     worse = scores((0.2, 100), (0.15, 100), (0.2, 100), (0.3, 60))
     found = []

@@ -249,19 +249,34 @@ def _event_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
 
 
 def _compute_rows(ours: list[Figures], retrained: list[Figures]) -> list[dict[str, Any]]:
-    """CPU seconds in all threads from a first-visit shift until the score had recovered.
+    """CPU seconds in all threads after first-visit shifts, for each time that the score recovered.
 
-    Recovered is 90 % of the oracle's for both; a method that never recovers is charged what it
-    spent until the phase ended, which flatters it.
+    Recovered is 90 % of the oracle's for both. Shifts from which a method did not recover cost it
+    what it spent until the phase ended.
     """
-    mine = [p.compute for f in ours for p in f.shifts if p.visit == 1]
-    rows = [row('learner CPU per recovery', _mean(mine), 's', 'lower', None)]
+    mine, shifts, recovered = _spent(ours)
+    rows = [row('learner CPU per recovery', _per(mine, recovered), 's', 'lower', None)]
     if retrained:
-        theirs = [p.compute for f in retrained for p in f.shifts if p.visit == 1]
-        share = _mean(mine) / _mean(theirs)
+        theirs, others, again = _spent(retrained)
+        share = _per(mine, recovered) / _per(theirs, again)
         name = 'learner CPU per recovery / retraining from scratch'
         rows.append(row(name, share, '', 'lower', 0.01, 0.001))
+        name = 'the same per shift, recovered or not'
+        rows.append(row(name, _per(mine, shifts) / _per(theirs, others), '', 'lower', None))
+        for who, some, of in (('learner', recovered, shifts), ('retraining', again, others)):
+            name = f'first-visit shifts from which {who} recovered, of {of}'
+            rows.append(row(name, some, '', 'higher', None))
     return rows
+
+
+def _spent(figures: list[Figures]) -> tuple[float, int, int]:
+    """CPU seconds after first-visit shifts, how many there were, and recoveries among them."""
+    shifts = [p for f in figures for p in f.shifts if p.visit == 1]
+    return sum(p.compute for p in shifts), len(shifts), sum(p.t90 is not None for p in shifts)
+
+
+def _per(total: float, count: int) -> float:
+    return total / count if count else math.inf
 
 
 def _foreign_rows(folder: str, lives: dict[str, list[Figures]]) -> list[dict[str, Any]]:
