@@ -267,8 +267,9 @@ def test_off_policy_rows_are_of_the_worst_output():
 
 
 def test_compute_is_judged_beside_retraining():
-    ours = judged(learn_cpu=np.full(360, 1e-4), background_cpu=np.zeros(360))
-    theirs = judged(method='retrain', learn_cpu=np.full(360, 0.1), background_cpu=np.zeros(360))
+    good = {'score': np.full(360, 0.8), 'background_cpu': np.zeros(360)}
+    ours = judged(learn_cpu=np.full(360, 1e-4), **good)
+    theirs = judged(method='retrain', learn_cpu=np.full(360, 0.1), **good)
     row = rows_of(ours, theirs)['learner CPU per recovery / retraining from scratch']
     assert row['value'] == pytest.approx(1e-3)
     assert row['ok'] is True
@@ -276,20 +277,21 @@ def test_compute_is_judged_beside_retraining():
 
 
 def test_what_a_failed_recovery_cost_is_charged_to_those_that_came():
-    once = scores((0.8, 300), (0.0, 60))  # recovers from the first shift, never from the last
-    ours = judged(learn_cpu=np.full(360, 1e-4), background_cpu=np.zeros(360))
+    cheap = {'learn_cpu': np.full(360, 1e-4), 'background_cpu': np.zeros(360)}
     dear = {'learn_cpu': np.full(360, 0.1), 'background_cpu': np.zeros(360)}
-    rows = rows_of(ours, judged(method='retrain', score=once, **dear))
-    mine, theirs = (25 + 25) * 1e-4, (25 + 60) * 0.1
-    name = 'learner CPU per recovery / retraining from scratch'
-    assert rows[name]['value'] == pytest.approx(mine / 2 / theirs)
-    assert rows['the same per shift, recovered or not']['value'] == pytest.approx(mine / theirs)
-    recovered = 'first-visit shifts from which {} recovered, of 2'
-    assert rows[recovered.format('learner')]['value'] == 2
-    assert rows[recovered.format('retraining')]['value'] == 1
+    ours = judged(score=np.full(360, 0.8), **cheap)
+    once = judged(method='retrain', score=np.full(360, 0.8), **dear)
     never = judged(method='retrain', score=np.zeros(360), **dear)
+    rows = rows_of(ours, once, never)
+    mine, theirs = 25 * 1e-4, (25 + 100) * 0.1
+    name = 'learner CPU per recovery / retraining from scratch'
+    assert rows[name]['value'] == pytest.approx(mine / theirs)
+    same = rows['the same per shift, recovered or not']
+    assert same['value'] == pytest.approx(mine / (theirs / 2))
+    assert rows['first-visit shifts from which learner recovered, of 1']['value'] == 1
+    assert rows['first-visit shifts from which retraining recovered, of 2']['value'] == 1
     assert rows_of(ours, never)[name]['value'] == 0
-    failed = rows_of(judged(score=np.zeros(360)), never)[name]
+    failed = rows_of(judged(score=np.zeros(360), **cheap), once)[name]
     assert failed['value'] is None and failed['ok'] is False
 
 
