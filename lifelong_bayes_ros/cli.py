@@ -104,7 +104,8 @@ def life(args: argparse.Namespace) -> int:
     from .experiments.lives import life_command
     from .experiments.schedule import life_names
 
-    chosen = [part for text in (args.robots, args.life) if text for part in text.split(',')]
+    given = [text for text in (args.robots, args.life) if text is not None]
+    chosen = [part for text in given for part in text.split(',')]
     if args.jobs < 1:
         raise UserError(f'--jobs {args.jobs}: give at least 1')
     with status_bar() as status:

@@ -256,3 +256,15 @@ def test_methods_that_are_given_as_nothing_are_not_left_out(words, whole, tmp_pa
     there = {'BAG': bag, 'OUT.html': tmp_path / 'r.html'}
     said = fails(capsys, *(there.get(word, word) for word in words))
     assert ': none given; ' in said and '`all`, or some of' in said
+
+
+@pytest.mark.parametrize('option', ['--robots', '--life'])
+def test_a_life_that_is_given_as_nothing_is_not_all_of_them(option, capsys):
+    assert "unknown life ''; shipped lives are " in fails(capsys, 'life', option, '')
+
+
+def test_a_picture_of_a_damaged_transition_names_the_bag(whole, tmp_path, capsys):
+    bag = folder_with(tmp_path / 'bag', whole[0].replace(b's_next', b's_mext'))
+    said = fails(capsys, 'draw', bag, '--out', tmp_path / 'view.png')
+    assert said.startswith(f'lifelong-bayes draw: {bag}: ')
+    assert not (tmp_path / 'view.png').exists()

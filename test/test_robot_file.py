@@ -215,6 +215,14 @@ def test_a_private_topic_is_refused_for_it_is_another_one_in_each_node(path, top
     assert said.endswith(f'(got {topic!r})')
 
 
+@pytest.mark.parametrize('path', TOPICS, ids='.'.join)
+def test_a_topic_longer_than_ros_takes_is_refused(path):
+    said = refused(changed(path, 'a' * 201))
+    told = '201 characters are too many for ROS; give at most 200'
+    assert re.match(rf'my\.yaml:\d+: {".".join(path)}: {told}', said)
+    parse_robot(yaml.safe_dump(changed(path, 'a' * 200)), 'my.yaml')
+
+
 @pytest.mark.parametrize('name', ['template', *robot_names()])
 @pytest.mark.parametrize('value', [True, False])
 def test_true_and_false_are_no_numbers(name, value):

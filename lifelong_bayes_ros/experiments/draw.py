@@ -19,7 +19,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from ..errors import UserError
 from ..robot import mjcf, scene, wire
 from ..robot.scene import Shape
-from .bag import Bag, open_bag
+from .bag import Bag, legible, open_bag
 
 # Numbers that visualization_msgs/Marker gives to its kinds.
 MARKERS = {1: 'box', 2: 'sphere', 3: 'cylinder', 5: 'lines', 9: 'text'}
@@ -184,14 +184,16 @@ def _made(bag: Bag) -> Iterator[Frame]:
         if bag.has(t)
     ]
     for kind, message, _ in bag.timed(*wanted):
-        if kind == 'plan':
-            members = _table(message)
-        elif kind == 'uncertainty/plan':
-            spread = _table(message)
+        if kind in ('plan', 'uncertainty/plan'):
+            with legible(bag.path):
+                table = _table(message)
+            members, spread = (table, spread) if kind == 'plan' else (members, table)
         elif kind in ('uncertainty', 'learner_state'):
-            figures |= dict(zip(message.name, message.position.tolist(), strict=True))
+            with legible(bag.path):
+                figures |= dict(zip(message.name, message.position.tolist(), strict=True))
         else:
-            met = wire.decode(spec, message)
+            with legible(bag.path):
+                met = wire.decode(spec, message)
             start = met.stamp_ns if start is None else start
             seconds = (met.stamp_ns - start) * 1e-9
             if seconds < drawn + 0.2:

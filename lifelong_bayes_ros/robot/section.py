@@ -8,7 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic_core import CoreSchema, core_schema
 
 
+LONGEST = 200  # characters of a topic; ROS takes 247, with the namespace
+
+
 def _in_every_node(topic: Any) -> Any:
+    if isinstance(topic, str) and len(topic) > LONGEST:
+        raise ValueError(f'{len(topic)} characters are too many for ROS; give at most {LONGEST}')
     if isinstance(topic, str) and topic.startswith('~'):
         raise ValueError(
             'a name that begins with ~ is another topic in each node; leave ~ out, or give the '
