@@ -29,8 +29,8 @@ Progress = Callable[[float], None]
 ROBOT, PITCH, EDGES = 'quad', 2, (-0.3, 0.0, 0.3)
 REGIONS, SEEN, STORED, TEST = 4, 1000, 100, 1000
 WIDTHS = (16, 16)
-# Of L-BFGS in a region. Joint training, on four times the data, has twice as many: with fewer or
-# more it is worse on seeds from 100 on.
+# Of L-BFGS in a region. Joint training, on four times the data, has twice as many: with a quarter
+# of these, or with twice these, it is worse (seeds from 100 on).
 ITERATIONS = 800
 PRECISION = 1.0  # of the prior over weights
 WORLDS = 5
