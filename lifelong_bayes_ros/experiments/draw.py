@@ -19,6 +19,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from ..errors import UserError
 from ..robot import mjcf, scene, wire
 from ..robot.scene import Shape
+from ..robot.spec import RobotSpec
 from .bag import Bag, legible, open_bag
 
 # Numbers that visualization_msgs/Marker gives to its kinds.
@@ -173,6 +174,15 @@ def _cloud(message: Any) -> np.ndarray:
     return cloud.reshape(-1, len(message.fields))[:, :4].astype(float)
 
 
+def _told(kind: str, spec: RobotSpec, message: Any) -> Any:
+    """What a message says: a table, figures by name, or a transition."""
+    if kind in ('plan', 'uncertainty/plan'):
+        return _table(message)
+    if kind in ('uncertainty', 'learner_state'):
+        return dict(zip(message.name, message.position.tolist(), strict=True))
+    return wire.decode(spec, message)
+
+
 def _made(bag: Bag) -> Iterator[Frame]:
     spec = bag.prior()[0].dynamics.spec
     figures: dict[str, float] = {}
@@ -184,16 +194,16 @@ def _made(bag: Bag) -> Iterator[Frame]:
         if bag.has(t)
     ]
     for kind, message, _ in bag.timed(*wanted):
-        if kind in ('plan', 'uncertainty/plan'):
-            with legible(bag.path):
-                table = _table(message)
-            members, spread = (table, spread) if kind == 'plan' else (members, table)
+        with legible(bag.path):
+            found = _told(kind, spec, message)
+        if kind == 'plan':
+            members = found
+        elif kind == 'uncertainty/plan':
+            spread = found
         elif kind in ('uncertainty', 'learner_state'):
-            with legible(bag.path):
-                figures |= dict(zip(message.name, message.position.tolist(), strict=True))
+            figures |= found
         else:
-            with legible(bag.path):
-                met = wire.decode(spec, message)
+            met = found
             start = met.stamp_ns if start is None else start
             seconds = (met.stamp_ns - start) * 1e-9
             if seconds < drawn + 0.2:
