@@ -163,6 +163,31 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b'new'
 
 
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from lifelong_bayes_ros.learning.store import write_atomically
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(Path(sys.argv[1]), b'half')
+"""
+
+
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path):
+    path, writing = tmp_path / 'state', tmp_path / f'.state.{os.getppid()}'
+    writing.write_bytes(b'of a process that runs')
+    write_atomically(path, b'old')
+    run = subprocess.run([sys.executable, '-c', DYING, str(path)], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b'old'
+    assert len(os.listdir(tmp_path)) == 3
+    others = [tmp_path / name for name in ('.other.99999999', '.state.old', '.state')]
+    for other in others:
+        other.write_bytes(b'not ours')
+    write_atomically(path, b'new')
+    assert path.read_bytes() == b'new'
+    assert set(tmp_path.iterdir()) == {path, writing, *others}
+
+
 def test_a_prior_is_made_once_and_again_when_its_file_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(store, 'cache_dir', lambda: tmp_path)
     made = []

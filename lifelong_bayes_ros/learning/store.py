@@ -36,17 +36,17 @@ PRIOR = 'prior'  # begins the name of its file; the rest tells its content
 STATE = 'learner.safetensors'
 STATE_FOLDER = 'state'  # in a bag's folder: what the learner knew before the recording
 START = 'start.json'  # there: step, stamp and digest of that state
-# Priors, and files that were being written.
-LEFT = re.compile(
-    rf'{PRIOR}-[0-9a-f]{{16}}\.safetensors'
-    rf'|\.({PRIOR}-[0-9a-f]{{16}}|learner)\.safetensors\.(?P<writer>\d+)'
-)
+PRIORS = re.compile(rf'{PRIOR}-[0-9a-f]{{16}}\.safetensors')
+WRITING = re.compile(r'\.(?P<file>.+)\.(?P<writer>\d+)')  # what write_atomically calls it
 BACKGROUND = 'background.'  # begins the names of its arrays
 OUTCOMES = 'outcomes.'
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old or the new content, never half."""
+    """Write a file so that a reader, or a crash, sees the old or the new content, never half.
+
+    A process killed meanwhile leaves its hidden temporary file; the next write removes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -63,6 +63,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    _remove_left(path.parent, re.compile(re.escape(path.name)))
 
 
 def cached_path(key: dict[str, Any]) -> Path:
@@ -337,10 +338,18 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
 
 
 def _tidy(folder: Path, prior: str) -> None:
-    """Remove the prior of the state before, and what writers left that were killed."""
+    """Remove the prior of the state before, and what killed writers left of such files."""
     for path in folder.iterdir():
-        left = LEFT.fullmatch(path.name)
-        if left and path.name != prior and not (left['writer'] and _runs(int(left['writer']))):
+        if PRIORS.fullmatch(path.name) and path.name != prior:
+            path.unlink(missing_ok=True)
+    _remove_left(folder, PRIORS)
+
+
+def _remove_left(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove temporary files of these names whose writers were killed."""
+    for path in folder.iterdir():
+        left = WRITING.fullmatch(path.name)
+        if left and names.fullmatch(left['file']) and not _runs(int(left['writer'])):
             path.unlink(missing_ok=True)
 
 
