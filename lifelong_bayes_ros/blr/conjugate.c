@@ -11,6 +11,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef double vec __attribute__((vector_size(32), aligned(8)));
+typedef double long_vec __attribute__((vector_size(64), aligned(8)));
 
 INLINE double dot(int64_t n, const double *a, const double *b)
 {
@@ -123,16 +124,26 @@ int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double
 }
 
 /* out = in - half' half in `rows` rows from i on, from column i on. Loops over the constants
- * `rows` and `k` unroll. */
-INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *restrict half,
-                          int64_t i, const double *in, double *out)
+ * `rows` and `k` unroll. `out` is `in` or far from it. */
+INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *half, int64_t i,
+                          const double *in, double *out)
 {
-    double own[rows * k]; /* in registers: `out` might be `half`, for all that the compiler knows */
+    double own[rows * k];
     for (int64_t r = 0; r < rows; r++)
         for (int64_t f = 0; f < k; f++)
             own[r * k + f] = half[f * n + i + r];
-#pragma GCC ivdep /* `out` is `in` or far from it */
-    for (int64_t j = i; j < n; j++)
+    int64_t j = i;
+    for (; j + 8 <= n; j += 8) {
+        long_vec left[rows];
+        for (int64_t r = 0; r < rows; r++)
+            left[r] = *(const long_vec *)(in + (i + r) * n + j);
+        for (int64_t f = 0; f < k; f++)
+            for (int64_t r = 0; r < rows; r++)
+                left[r] -= own[r * k + f] * *(const long_vec *)(half + f * n + j);
+        for (int64_t r = 0; r < rows; r++)
+            *(long_vec *)(out + (i + r) * n + j) = left[r];
+    }
+    for (; j < n; j++)
         for (int64_t r = 0; r < rows; r++) {
             double left = in[(i + r) * n + j];
             for (int64_t f = 0; f < k; f++)
@@ -144,9 +155,9 @@ INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *rest
 INLINE void downdate(int64_t n, int64_t k, const double *half, const double *in, double *out)
 {
     int64_t i = 0;
-    for (; i + 1 < n; i += 2)
-        downdate_rows(n, k, 2, half, i, in, out);
-    if (i < n)
+    for (; i + 4 <= n; i += 4) /* each piece of `half` is read for four rows at once */
+        downdate_rows(n, k, 4, half, i, in, out);
+    for (; i < n; i++)
         downdate_rows(n, k, 1, half, i, in, out);
 }
 
