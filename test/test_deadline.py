@@ -55,6 +55,22 @@ def test_in_time_it_is_the_controller_itself(tiny_prior):
         assert not two.late
 
 
+def test_a_change_waits_for_the_plan_under_way_which_is_dropped(tiny_prior, slow):
+    belief, done = some_belief(tiny_prior.dynamics), []
+    timed = Deadline(slow.controller, 0.0)
+    timed.later(lambda: done.append('at once'))
+    assert done == ['at once']
+    slow.gate.clear()
+    timed.act(state(0), belief)
+    timed.later(lambda: done.append('later'))
+    assert timed.act(state(1), belief).late
+    assert done == ['at once']
+    slow.gate.set()
+    timed.settle()
+    assert done == ['at once', 'later']
+    assert slow.controller._last is None
+
+
 def test_rest_between_two_states_changes_no_plan(tiny_prior):
     dynamics, drawn = tiny_prior.dynamics, []
     plain, timed = Controller(dynamics), Deadline(Controller(dynamics), 30.0)

@@ -132,12 +132,45 @@ LIMITED = RobotSpec.model_validate(
         ([0], [[0.0, 0.1]], None, '0.1 is below low 0.2 of state.z'),
         ([0, SECOND], [[0, 1], [3, 1]], None, '3 is above high 2 of state.vx'),
         ([0, 4 * SECOND], [[3.9, 1], [3.9, 1]], [[1.0, 0], [0, 0]], 'above high 4 of state.x'),
+        ([0, SECOND], [[0, -1e308], [0, 1e308]], None, 'state.z'),
+        ([0, 1], [[0, 1], [0, 1e6]], None, 'above high'),
     ],
 )
 def test_a_goal_that_cannot_be_followed_is_refused(times, values, rates, words):
     with pytest.raises(UserError, match='goal: ') as caught:
         Trajectory(LIMITED, XZ, times, values, rates, now_ns=0)
     assert words in str(caught.value)
+
+
+WIDE = RobotSpec.model_validate(
+    ARM.model_dump() | {'state': [c.model_dump() | {'low': None, 'high': None} for c in ARM.state]}
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**62), *[st.floats(allow_nan=False)] * 2), max_size=4),
+    st.booleans(),
+    st.integers(-(2**62), 2**62),
+)
+def test_a_goal_that_exists_has_a_finite_reference(points, moving, stamp):
+    points = sorted(points)
+    values = np.array([p[1:2] for p in points]).reshape(-1, 1)
+    rates = np.array([p[2:] for p in points]).reshape(-1, 1) if moving else None
+    try:
+        goal = Trajectory(WIDE, {'shoulder': 1.0}, [p[0] for p in points], values, rates)
+    except UserError:
+        return
+    assert np.isfinite(goal.target(stamp, 5).astype(np.float32)).all()
+
+
+@given(st.lists(st.tuples(*[st.floats(allow_nan=False)] * 2), max_size=4), st.floats(1e-6, 1e6))
+def test_any_path_is_followed_or_refused(points, speed):
+    poses = np.array(points).reshape(-1, 2)
+    try:
+        goal = along_path(WIDE, {'shoulder': 1.0, 'shoulder_speed': 1.0}, poses, speed, 0)
+    except UserError:
+        return
+    assert np.isfinite(goal.target(SECOND, 5).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize(

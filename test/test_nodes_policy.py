@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from lifelong_bayes_ros.control.goals import FileGoal
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, fingerprint
 from lifelong_bayes_ros.learning.learner import Learner
@@ -138,7 +140,11 @@ def test_a_belief_of_another_robot_leaves_the_robot_in_its_safe_action(policy, s
         tell_state(policy, tick)
     commands = [list(m.data) for m in sent['command']]
     np.testing.assert_allclose(commands, [QUAD.neutral] * QUAD.safe_action.ticks, rtol=1e-6)
-    assert diagnosis(policy)[0] == 'no belief yet'
+    why = 'no belief yet: period_ns is 20000000, here 30000000; start the learner with'
+    assert diagnosis(policy)[0].startswith(why)
+    believe(policy, tiny_prior)
+    tell_state(policy, tick + 1)
+    assert 'no belief' not in diagnosis(policy)[0]
 
 
 def test_a_belief_of_another_version_is_refused(policy, tiny_prior, monkeypatch):
@@ -220,7 +226,7 @@ def test_what_an_operator_said_outlasts_configuration_and_process(policy):
             assert node.value('enabled') == orderly
             ends = [a.high for a in QUAD.action] if orderly else [5.0, 6.0]
             assert [node.value(f'limits.{a}.high') for a in ('left', 'right')] == ends
-            np.testing.assert_allclose(node.safety._operator[1], ends, rtol=1e-6)
+            np.testing.assert_allclose(node.safety.allowed[1], ends, rtol=1e-6)
         finally:
             node.destroy_node()
 
@@ -278,11 +284,97 @@ def test_a_late_plan_is_counted_and_answered_all_the_same(policy, sent, tiny_pri
     assert from_named(sent['uncertainty'][-1])[1]['late'] == 1.0
 
 
+def test_a_stop_and_a_goal_do_not_wait_for_a_plan(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    tell_state(policy, 0)
+    policy.deadline.seconds = 0.0
+    think, gate = policy.controller.think, threading.Event()
+    policy.controller.think = lambda *args: gate.wait(60) and think(*args)
+    try:
+        tell_state(policy, 1)
+        policy._on_goal(pose())
+        assert policy.goal is not None
+        policy._on_estop(Bool(data=True))
+        tell_state(policy, 2)
+        assert not gate.is_set()
+        assert policy.safety.stopped
+        assert policy.goal is None
+        np.testing.assert_allclose(sent['command'][-1].data, QUAD.neutral, rtol=1e-6)
+    finally:
+        gate.set()
+    policy._on_enable(SetBool.Request(data=True))
+    target = policy.controller.planner.cost.target(9, 1)
+    np.testing.assert_allclose(target, FileGoal(QUAD).target(9, 1), atol=1e-6)
+
+
+def test_to_enable_what_acts_changes_nothing(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    policy.deadline.seconds = 30.0
+    tell_state(policy, 0, x=(1.0, 1.0, 0.2, 0, 0, 0))
+    policy._on_goal(pose())
+    past = policy.controller.past.copy()
+    assert policy._on_enable(SetBool.Request(data=True)) == (True, 'acting')
+    np.testing.assert_array_equal(policy.controller.past, past)
+    assert np.abs(past[0] - QUAD.neutral).max() > 0.1
+    assert policy.goal is not None
+
+
+def test_a_stop_is_heard_before_it_is_active(policy):
+    policy.trigger_deactivate()
+    publisher = policy.create_publisher(Bool, topics.ESTOP.name, topics.ESTOP.qos)
+    wait_until = time.monotonic() + 10
+    while not policy.safety.stopped and time.monotonic() < wait_until:
+        publisher.publish(Bool(data=True))
+        rclpy.spin_once(policy, timeout_sec=0.05)
+    policy.trigger_activate()
+    assert policy.safety.stopped == 'stopped by estop'
+    assert not policy.value('enabled')
+
+
+def test_a_fault_of_ours_ends_with_the_safe_action(policy, sent, tiny_prior):
+    believe(policy, tiny_prior)
+    tell_state(policy, 0, x=(1.0, 1.0, 0.2, 0, 0, 0))
+    policy.fail()
+    np.testing.assert_allclose(sent['command'][-1].data, QUAD.neutral, rtol=1e-6)
+    assert len(sent['command']) == 2
+
+
+@pytest.mark.parametrize('stamp_ns', [0, 10**18])
+def test_a_belief_that_stays_is_stale_whatever_its_stamp(policy, sent, tiny_prior, stamp_ns):
+    believe(policy, tiny_prior, replace(Learner(tiny_prior).belief(), stamp_ns=stamp_ns))
+    policy.deadline.seconds = 30.0
+    for seconds, stale in ((0.0, False), (0.9, False), (1.1, True), (-9.0, False), (-7.9, True)):
+        tell_state(policy, round((20 + seconds) / QUAD.period))
+        assert policy.counts['stale belief'] == stale, seconds
+        policy.counts['stale belief'] = 0
+
+
+def test_plans_keep_to_what_the_operator_allows(policy, tiny_prior):
+    highest = [5.0, QUAD.action_high[1]]
+    believe(policy, tiny_prior)
+    assert policy.set_parameters([RosParameter('limits.left.high', value=5.0)])[0].successful
+    np.testing.assert_array_equal(policy.controller.planner.optimizer.high, highest)
+    for step in ('deactivate', 'cleanup', 'configure', 'activate'):
+        getattr(policy, f'trigger_{step}')()
+    assert policy.controller is None
+    believe(policy, tiny_prior)  # what was said before counts, too
+    np.testing.assert_array_equal(policy.controller.planner.optimizer.high, highest)
+
+
+def test_how_old_a_belief_may_be_is_told_the_planner_too(policy, tiny_prior):
+    believe(policy, tiny_prior)
+    results = policy.set_parameters([RosParameter('max_belief_age', value=3.0)])
+    assert results[0].successful
+    assert policy.controller.max_belief_age == policy.controller.planner.max_belief_age == 3.0
+    assert not policy.set_parameters([RosParameter('max_belief_age', value=0.0)])[0].successful
+
+
 # ---------------------------------------------------------------------- goals
-def pose(x=0.5, z=2.0, frame='odom', seconds=0):
+def pose(x=0.5, z=2.0, frame='odom', seconds=0, y=0.0):
     message = PoseStamped()
     message.header.frame_id, message.header.stamp.sec = frame, seconds
     message.pose.position.x, message.pose.position.z = x, z
+    message.pose.position.y = y
     return message
 
 
@@ -302,6 +394,9 @@ def test_a_pose_becomes_the_goal(policy, sent, tiny_prior):
         (pose(frame='map'), "unknown frame 'map'"),
         (pose(frame=''), "unknown frame ''"),
         (pose(x=math.nan), 'not finite'),
+        (pose(y=math.inf), 'position.y is inf, not finite'),
+        (pose(x=1e300), 'above high 4'),
+        (pose(seconds=9999), 's ahead'),
         (pose(x=9.0), '9 is above high 4 of state.x'),
         (pose(seconds=1), 'stamped'),
     ],
@@ -395,6 +490,10 @@ def test_a_path_and_its_faults():
     with pytest.raises(UserError, match='zero quaternion'):
         read_goal(DRIVE, path, 0)
     path.poses[1].pose.orientation.w = 1.0
+    path.poses[1].header.frame_id = 'map'
+    with pytest.raises(UserError, match="unknown frame 'map'"):
+        read_goal(DRIVE, path, 0)
+    path.poses[1].header.frame_id = 'odom'
     path.poses[2].pose.position.y = 7.0
     with pytest.raises(UserError, match='7 is above high 3'):
         read_goal(DRIVE, path, 0)
@@ -407,6 +506,12 @@ def test_a_twist_is_tracked_in_the_frame_of_the_body():
     message.linear.x, message.angular.z = 0.3, -0.5
     target = read_goal(spec, message, 0).target(0, 1)[0]
     np.testing.assert_array_equal(target, [0, 0, 0, 0.3, 0, -0.5])
-    message.linear.x = math.nan
+    message.linear.y = 0.1
+    with pytest.raises(UserError, match=r'linear.y is 0.1, but robot diffdrive follows only'):
+        read_goal(spec, message, 0)
+    message.linear.y = math.nan
+    with pytest.raises(UserError, match=r'linear.y is nan, not finite'):
+        read_goal(spec, message, 0)
+    message.linear.y, message.linear.x = 0.0, math.nan
     with pytest.raises(UserError, match='not finite'):
         read_goal(spec, message, 0)

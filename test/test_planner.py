@@ -535,6 +535,17 @@ def test_a_plan_stays_within_limits_that_weigh_more_where_it_is_unsure(tiny_prio
     assert (rising[0] < rising[1]).all() and (rising[1] < rising[2]).all()
 
 
+@pytest.mark.parametrize('optimizer', ['mppi', 'icem'])
+def test_a_narrower_range_is_searched_from_the_next_plan_on(tiny_prior, optimizer):
+    planner = planner_with(tiny_prior.dynamics, optimizer=optimizer)
+    belief, neutral = some_belief(tiny_prior.dynamics), QUAD.neutral
+    wide = plan(planner, belief, 8).actions
+    planner.narrow(neutral - 0.1, neutral + 0.1)
+    within = plan(planner, belief, 8).actions
+    assert np.abs(wide - neutral).max() > 0.5
+    assert np.abs(within - neutral).max() <= 0.1 + 1e-6
+
+
 def test_doubt_grows_smoothly_with_age_and_with_a_new_regime(tiny_prior):
     planner = planner_with(tiny_prior.dynamics)
     belief = some_belief(tiny_prior.dynamics, stamp_ns=10**9)

@@ -209,10 +209,33 @@ def test_a_stop_holds_until_it_is_enabled_again():
     safety.stop('operator')
     answers = [safety.check(wanted) for _ in range(4)]
     assert [None if a is None else a.tolist() for a in answers] == [[0, 0], [0, 0], None, None]
-    safety.reset()
-    assert safety.check(wanted).tolist() == [0, 0]
+    for go_on in (safety.reset, safety.resume):
+        go_on()
+        assert safety.check(wanted).tolist() == [0, 0]
     safety.enable()
     assert safety.check(wanted).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize('ticks', [0, 1, 2, 5])
+@pytest.mark.parametrize('again', ['enable', 'resume'])
+def test_slew_and_jerk_limits_hold_over_the_end_of_a_stop(ticks, again):
+    actions = [a.model_dump() | {'slew': 8.0, 'jerk': 80.0} for a in ARM.action]
+    spec = changed(ARM, action=actions, safe_action={'mode': 'neutral', 'ticks': 2})
+    safety, wanted = Safety(spec), np.ones(2)
+    before = [safety.check(wanted) for _ in range(9)][-2:]
+    if ticks:
+        safety.stop('operator')
+        answers = [safety.check(wanted) for _ in range(ticks)]
+        before = [*before, *(a for a in answers if a is not None)][-2:]
+        before = before if ticks <= 2 else [before[-1]] * 2  # silent: it stands
+    if again == 'resume':
+        before = [before[-1]] * 2
+    safety.stopped = '' if again == 'resume' else safety.stopped
+    getattr(safety, again)()
+    change, slew, jerk = np.diff(before, axis=0)[0], 8.0 * spec.period, 80.0 * spec.period**2
+    after = safety.check(wanted)
+    assert (np.abs(after - before[-1]) <= slew + 1e-6).all()
+    assert (np.abs(after - before[-1] - change) <= jerk + 1e-6).all()
 
 
 def test_the_brake_brings_the_rates_down_and_without_a_belief_goes_to_neutral():
@@ -240,6 +263,7 @@ FAR = {'x': {'center': 2.2, 'amplitude': 0.3}, 'angle': {}}
         ('safety', {'stale': 1.5}, ['safety.stale', '1.5']),
         ('safety', {'deadline': 0.0}, ['safety.deadline', '0.0']),
         ('safety', {'belief_timeout': -1}, ['belief_timeout', '-1']),
+        ('safety', {'belief_timeout': 0.001}, ['belief_timeout', '0.001', 'a few periods']),
         ('safety', {'limit': {}}, ['safety.limit', 'unknown key']),
         ('safe_action', {'mode': 'stop'}, ['safe_action.mode', 'brake', 'stop']),
         ('goal', {'track': FAR, 'scale': 1}, ['goal.track.x', '2.5', 'high 2.4']),

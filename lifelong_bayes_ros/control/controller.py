@@ -63,17 +63,29 @@ class Controller:
         """
         self.dynamics, self.device = dynamics, device
         self.planner = Planner(dynamics, seed, device)
-        self.planner.max_belief_age = max_belief_age
         self.safety = safety or Safety(dynamics.spec)
         self.max_belief_age = max_belief_age
         self.adviser = Adviser(dynamics) if dynamics.spec.policy.used else None
         self.probe = Probe(dynamics.spec, seed)
-        self.reset()
+        self.forget()
+
+    @property
+    def max_belief_age(self) -> float:
+        """Seconds after which a belief is stale."""
+        return self.planner.max_belief_age
+
+    @max_belief_age.setter
+    def max_belief_age(self, seconds: float) -> None:
+        self.planner.max_belief_age = seconds
 
     def reset(self) -> None:
-        """Forget the past, e.g. at activation."""
-        self.planner.reset()
+        """Forget the past, at the start of a life."""
+        self.forget()
         self.safety.reset()
+
+    def forget(self) -> None:
+        """Forget what was planned, but not what was sent."""
+        self.planner.reset()
         self.probe.reset()
         self._last: Plan | None = None
         self.choice: Choice | None = None  # of the last tick

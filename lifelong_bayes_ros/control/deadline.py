@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
 
@@ -27,6 +28,7 @@ class Deadline:
         self.seconds = seconds
         self._thread = ThreadPoolExecutor(1, 'planner')
         self._running: Future[Plan] | None = None
+        self._changes: list[Callable[[], None]] = []  # that wait for the end of the running plan
 
     def warm(self, belief: Belief) -> None:
         """Plan once for nothing, so that the first plan need not wait for what loads on use."""
@@ -44,8 +46,7 @@ class Deadline:
         started = time.perf_counter()
         plan = None
         if self._running is not None and self._running.done():
-            self.controller.take_up(self._running.result())
-            self._running = None
+            self.settle()
         if self._running is None:
             past = self.controller.past.copy()
             self._running = self._thread.submit(self.controller.think, state, belief, past)
@@ -59,8 +60,22 @@ class Deadline:
         if self._running is None:
             self.controller.planner.rest()
 
+    def later(self, change: Callable[[], None]) -> None:
+        """Change the controller once nothing is being planned: at once, or before the next plan.
+
+        Nobody waits for it: what a plan under way comes to is of before the change, and dropped.
+        """
+        self._changes.append(change)
+        if self._running is None:
+            self.settle()
+
     def settle(self) -> None:
         """Wait until nothing is being planned, so that the controller may be changed."""
-        if self._running is not None:
-            self.controller.take_up(self._running.result())
-            self._running = None
+        running, self._running = self._running, None
+        changes, self._changes = self._changes, []
+        if running is not None and changes:
+            wait([running])
+        elif running is not None:
+            self.controller.take_up(running.result())
+        for change in changes:
+            change()

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..robot.limits import rate_of
+from ..robot.limits import CREDIBLE, rate_of
 from ..robot.spec import RobotSpec
 
 PASSES = 10
 ROUNDING = 1e-9
-CREDIBLE = 1e12  # a number beyond this says nothing about a robot
 NOTHING = 1e-12  # a gain below this moves nothing
 
 

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import UserError
-from ..robot.limits import beyond, rate_of
+from ..robot.limits import CREDIBLE, beyond, rate_of
 from ..robot.spec import RobotSpec
+
+LONGEST = 1e9  # s that a path may take: stamps are 64 bits of nanoseconds
 
 
 class Goal(ABC):
@@ -134,16 +136,20 @@ class Trajectory(Goal):
 
     def _check_reach(self) -> None:
         """Extremes of places and speeds, between the points too."""
-        value, rate = self._at(self._extreme_times())
+        with np.errstate(all='ignore'):  # numbers of any size may come
+            value, rate = self._at(self._extreme_times())
         for column, name in enumerate(self.channels):
             channel = self.spec.state[self._columns[column]]
             speed = rate_of(self.spec, name)
             seen = value[:, column]
-            if channel.wraps:
+            if channel.wraps and np.abs(seen).max() <= CREDIBLE:
                 seen = np.pi - np.mod(np.pi - seen, 2 * np.pi)
             fault = beyond(channel, float(seen.min()), float(seen.max()))
+            fastest = float(rate[:, column].min()), float(rate[:, column].max())
             if not fault and speed is not None:
-                fault = beyond(speed, float(rate[:, column].min()), float(rate[:, column].max()))
+                fault = beyond(speed, *fastest)
+            elif not fault and not np.abs(fastest).max() <= CREDIBLE:
+                fault = f'it would go at {fastest[0]:g} to {fastest[1]:g} per second'
             if fault:
                 raise UserError(f'goal: {name} is out of reach: {fault}; stay within the limits')
 
@@ -200,9 +206,15 @@ def along_path(
     shape = (len(values), len(weights))
     values = _numbers('poses', values, shape)
     places = ~spec.angles[spec.index(list(weights))]
-    lengths = np.linalg.norm(np.diff(values[:, places], axis=0), axis=1)
+    with np.errstate(over='ignore'):
+        lengths = np.linalg.norm(np.diff(values[:, places], axis=0), axis=1)
     kept = np.concatenate([[True], lengths > 1e-9])[: len(values)]  # points in one place are one
     reached = np.concatenate([[0.0], np.cumsum(lengths)])[: len(values)][kept] / speed
+    if len(reached) and not reached[-1] <= LONGEST:
+        raise UserError(
+            f'goal: out of reach: at speed {speed:g} the path would take {reached[-1]:g} s; give '
+            'a shorter one'
+        )
     times = [now_ns + round(t * 1e9) for t in reached]
     return Trajectory(spec, weights, times, values[kept], now_ns=now_ns)
 

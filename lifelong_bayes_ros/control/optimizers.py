@@ -28,16 +28,19 @@ class Optimizer(ABC):
 
     def __init__(self, spec: RobotSpec, arrays: Arrays = NUMPY) -> None:
         self.settings, self.arrays = spec.planner, arrays
-        self._low = spec.action_low.astype(np.float32)
-        self._high = spec.action_high.astype(np.float32)
+        self.narrow(spec.action_low, spec.action_high)
         self._scale = np.float32(self.settings.noise) * spec.action_half_range.astype(np.float32)
         self._start = np.tile(spec.neutral.astype(np.float32), (self.settings.horizon, 1))
         self.reset()
 
+    def narrow(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Search among commands within low and high [da]."""
+        self.low, self.high = low.astype(np.float32), high.astype(np.float32)
+
     def reset(self) -> None:
         """Forget the last plan."""
         self.plan = self._start.copy()  # best so far [h, da]
-        self.spread = np.zeros(len(self._low), np.float32)  # of good plans' first commands [da]
+        self.spread = np.zeros(len(self.low), np.float32)  # of good plans' first commands [da]
 
     def shift(self, steps: int) -> None:
         """Move what was found on by the steps that have passed, fewer than the horizon."""
@@ -59,7 +62,7 @@ class Optimizer(ABC):
         """
 
     def _within(self, plans: Any) -> Any:
-        return plans.clip(self.arrays.array(self._low), self.arrays.array(self._high))
+        return plans.clip(self.arrays.array(self.low), self.arrays.array(self.high))
 
 
 class Mppi(Optimizer):

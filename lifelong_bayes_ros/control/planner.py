@@ -89,6 +89,11 @@ class Planner:
             self._graphs.clear()  # which know those of the last one
         self.cost.aim(goal)
 
+    def narrow(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Search among commands within low and high [da] from now on."""
+        self._graphs.clear()  # which know those of before
+        self.optimizer.narrow(low, high)
+
     def adopt(self, dynamics: Dynamics) -> None:
         """Roll out with another trunk from now on."""
         self.dynamics = dynamics
@@ -134,7 +139,7 @@ class Planner:
             if round_ or proposals is None:
                 plans = self.optimizer.ask(self.noise, count, round_)
             else:
-                tried = np.clip(proposals, self.spec.action_low, self.spec.action_high)
+                tried = np.clip(proposals, self.optimizer.low, self.optimizer.high)
                 plans = self.optimizer.ask(self.noise, max(count - len(tried), 1), round_)
                 plans = self.arrays.lib.concatenate([plans, self.arrays.array(tried)])
             total, penalty = cost(plans)

@@ -36,9 +36,17 @@ class Safety:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the last command, e.g. at activation. A stop holds on."""
+        """Forget what was sent, at the start of a life: it was neutral. A stop holds on."""
         self._limiter.reset(self.spec.neutral)
         self.sent = np.tile(self.spec.neutral, (HISTORY, 1))
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on after a pause: the last command still stands. A stop holds on."""
+        self._limiter.rest()
+        self._begin()
+
+    def _begin(self) -> None:
         self._unsafe_ticks = 0
         self._stamp_ns: int | None = None
 
@@ -55,12 +63,14 @@ class Safety:
         Limits of the state outrank it, and so does the safe action.
         """
         # Rounded as commands are, so that a command at its limit stays as it is.
-        self._operator = tuple(np.asarray(end, np.float32).astype(float) for end in (low, high))
+        low, high = (np.asarray(end, np.float32).astype(float) for end in (low, high))
+        self.allowed = low, high
 
     def enable(self) -> None:
-        """End a stop and begin anew."""
-        self.stopped = ''
-        self.reset()
+        """End a stop; what was sent last is where slew and jerk limits go on from."""
+        if self.stopped:
+            self.stopped = ''
+            self._begin()
 
     @property
     def needs_outlook(self) -> bool:
@@ -96,7 +106,7 @@ class Safety:
         target = np.asarray(wanted, float)
         self.interventions.update(k for k, v in self._limiter.changed(target).items() if v)
         possible = np.clip(target, self._limiter.low, self._limiter.high)
-        narrowed = np.clip(possible, *self._operator)
+        narrowed = np.clip(possible, *self.allowed)
         self._note('range of the operator', narrowed, possible)
         target = self._within_authority(narrowed)
         low, high = self._limiter.window()

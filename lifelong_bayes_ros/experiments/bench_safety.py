@@ -42,10 +42,19 @@ class Judge:
     def start(self) -> None:
         """Commands begin at neutral and at rest."""
         self.last = list(self.neutral)
+        self.stopped = False
+        self.pause()
+
+    def pause(self) -> None:
+        """The last command stands; a stop holds on."""
         self.change = [0.0] * len(self.last)
         self.unsafe = 0  # questions in a row that allow the safe action only
         self.stamp: int | None = None
-        self.stopped = False
+
+    def enable(self) -> None:
+        """The end of a stop gives nothing away of slew and jerk limits."""
+        if self.stopped:
+            self.stopped, self.unsafe, self.stamp = False, 0, None
 
     def verdict(self, question: Question, answer: Any) -> str:
         """What is wrong; empty: nothing."""
@@ -313,9 +322,12 @@ def fuzz(spec: RobotSpec, inputs: int, seed: int) -> tuple[dict[str, int], list[
             safety.stop('fuzz')
             judge.unsafe = judge.unsafe if judge.stopped else 0
             judge.stopped = True
+        elif event < 0.004:
+            safety.resume()
+            judge.pause()
         elif event < 0.01:
             safety.enable()
-            judge.start()
+            judge.enable()
         if event > 0.98:
             verdict = judge.of_safe_action(safety.safe_action())
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ LIMITS = 'limits.'  # prefix of the parameters of the operator's ranges, which t
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
 RECORDER_SECONDS = 60.0  # after which one that has not come is not waited for
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+SAY_EVERY, SAY_NEWS_EVERY = 5.0, 0.5  # s between two lines about what was skipped for one reason
 PATIENCE = 3.0  # s that a publisher may take to be found by DDS
 
 
@@ -119,6 +121,9 @@ class BaseNode(LifecycleNode):
         self._inputs: dict[Subscription, Input] = {}
         self._unserved = Unserved()
         self._complaints: set[str] = set()  # those in force, each logged once
+        self._said: dict[
+            str, tuple[float, str]
+        ] = {}  # when what was skipped was logged, and its text
         self._refused = ''  # why the parameter that was set last was refused
         for row in (*SHARED, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
@@ -184,13 +189,15 @@ class BaseNode(LifecycleNode):
         callback: Callable[[Any], None],
         qos: QoSProfile | None = None,
         raw: bool = False,
+        always: bool = False,
         **expected: Any,
     ) -> Subscription:
         """Subscribe to a topic.
 
-        Messages that come while the node is not active are dropped, but for latched ones: these
-        come only once. `expected`: `mend`, `period` and `frame` of `inputs.Input`, for what must
-        come in; what is wrong with it is then said in the log and on `/diagnostics`.
+        Messages that come while the node is not active are dropped, but for latched ones, which
+        come only once, and where they are `always` wanted. `expected`: `mend`, `period` and
+        `frame` of `inputs.Input`, for what must come in; what is wrong with it is then said in the
+        log and on `/diagnostics`.
         """
         profile = qos or topic.qos
         latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
@@ -199,7 +206,7 @@ class BaseNode(LifecycleNode):
 
         def receive(message: Any) -> None:
             saw(message)
-            if not (self.active or latched):
+            if not (self.active or latched or always):
                 return
             try:
                 callback(message)
@@ -291,9 +298,12 @@ class BaseNode(LifecycleNode):
         return timer
 
     def skip(self, reason: str, detail: str) -> None:
-        """Count something that was left out, and say so now and then."""
+        """Count something that was left out, and say so: now and then, or if it is another one."""
         self.counts[reason] += 1
-        self.get_logger().warning(f'{reason}: {detail}', throttle_duration_sec=5.0)
+        now, (before, said) = time.monotonic(), self._said.get(reason, (-math.inf, ''))
+        if now - before >= (SAY_EVERY if detail == said else SAY_NEWS_EVERY):
+            self._said[reason] = now, detail
+            self.get_logger().warning(f'{reason}: {detail}')
 
     # ------------------------------------------------------------------ lifecycle
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -476,6 +486,12 @@ class BaseNode(LifecycleNode):
         self._diagnostics.publish(array)
 
     # ------------------------------------------------------------------ the process
+    def fail(self) -> None:
+        """A fault of ours ends the process: what must not wait for another one to take its place.
+
+        For subclasses.
+        """
+
     def autostart(self) -> bool:
         """Configure and activate if the parameter `autostart` wants it; whether all is well."""
         if not self.value('autostart'):
@@ -484,9 +500,13 @@ class BaseNode(LifecycleNode):
         return self.trigger_configure() == success and self.trigger_activate() == success
 
     def close(self) -> None:
-        """Deactivate, and let subscribers have what was published last."""
+        """Deactivate in good order."""
         if self.active:
             self.trigger_deactivate()
+        self.flush()
+
+    def flush(self) -> None:
+        """Let subscribers have what was published last."""
         deadline = time.monotonic() + ACK_SECONDS
         for _, publisher in self._offered:
             left = deadline - time.monotonic()
@@ -533,6 +553,10 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
         node.close()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except BaseException:
+        node.fail()
+        node.flush()
+        raise
     finally:
         executor.shutdown()
         node.destroy_node()

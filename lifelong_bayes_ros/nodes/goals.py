@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 from ..control.goals import Goal, Trajectory, Velocity, along_path
 from ..errors import UserError
-from ..robot.messages import odometry_fields
+from ..robot.messages import AXES, odometry_fields
 from ..robot.spec import RobotSpec
 from .codecs import to_ns
+
+TWIST_FIELDS = {'linear': ('velocity', 'body_velocity'), 'angular': ('rotation',)}
 
 
 def read_goal(spec: RobotSpec, message: Any, now_ns: int) -> Goal:
@@ -70,6 +73,9 @@ def _table(what: str, rows: list[Any], order: list[int]) -> np.ndarray:
 
 def _path(spec: RobotSpec, message: Path, now_ns: int) -> Trajectory:
     _check_header(spec, message.header, now_ns)
+    for pose in message.poses:
+        if pose.header.frame_id:
+            _check_frame(spec, pose.header)
     rows = [_place(spec, pose.pose) for pose in message.poses]
     values = np.array(rows).reshape(len(rows), len(spec.goal_input.track))
     return along_path(spec, spec.goal_input.track, values, spec.goal_input.speed, now_ns)
@@ -81,22 +87,36 @@ def _pose(spec: RobotSpec, message: PoseStamped, now_ns: int) -> Trajectory:
     return Trajectory(spec, spec.goal_input.track, [now_ns], place, now_ns=now_ns)
 
 
-def _check_header(spec: RobotSpec, header: Any, now_ns: int) -> None:
+def _check_frame(spec: RobotSpec, header: Any) -> None:
     if header.frame_id != spec.frame:
         raise UserError(
             f'goal: in the unknown frame {header.frame_id!r}; robot {spec.name} takes goals in '
             f'{spec.frame!r}'
         )
+
+
+def _check_header(spec: RobotSpec, header: Any, now_ns: int) -> None:
+    _check_frame(spec, header)
     stamp_ns = to_ns(header.stamp)
-    if stamp_ns and now_ns - stamp_ns > spec.goal_input.max_age * 1e9:
-        age = (now_ns - stamp_ns) * 1e-9
+    age = (now_ns - stamp_ns) * 1e-9
+    if stamp_ns and abs(age) > spec.goal_input.max_age:
         raise UserError(
-            f'goal: stamped {age:.1f} s ago, goal_input.max_age is {spec.goal_input.max_age:g} s; '
-            "stamp it with the robot's time, or with zero"
+            f'goal: stamped {abs(age):.1f} s {"ago" if age > 0 else "ahead"}, goal_input.max_age '
+            f"is {spec.goal_input.max_age:g} s; stamp it with the robot's time, or with zero"
         )
 
 
+def _check_finite(what: str, *parts: Any) -> None:
+    """Refuse parts of a message that hold no numbers, whether the robot follows them or not."""
+    for part in parts:
+        for name in part.get_fields_and_field_types():
+            if not math.isfinite(getattr(part, name)):
+                raise UserError(f'goal: {what}.{name} is {getattr(part, name)}, not finite')
+
+
 def _place(spec: RobotSpec, pose: Any) -> list[float]:
+    _check_finite('position', pose.position)
+    _check_finite('orientation', pose.orientation)
     message = Odometry()
     message.pose.pose = pose
     channels = [spec.state[i] for i in spec.index(list(spec.goal_input.track))]
@@ -108,12 +128,20 @@ def _place(spec: RobotSpec, pose: Any) -> list[float]:
 
 
 def _twist(spec: RobotSpec, message: Twist, now_ns: int) -> Velocity:
-    fields = {}
-    for axis in 'xyz':
-        linear = getattr(message.linear, axis)
-        fields |= {f'velocity.{axis}': linear, f'body_velocity.{axis}': linear}
-        fields[f'rotation.{axis}'] = getattr(message.angular, axis)
+    _check_finite('linear', message.linear)
+    _check_finite('angular', message.angular)
     channels = [spec.state[i] for i in spec.index(list(spec.goal_input.track))]
+    used = {c.field for c in channels}
+    fields = {}
+    for part, groups in TWIST_FIELDS.items():
+        for axis in AXES:
+            value, names = getattr(getattr(message, part), axis), {f'{g}.{axis}' for g in groups}
+            if value and not names & used:
+                raise UserError(
+                    f'goal: {part}.{axis} is {value:g}, but robot {spec.name} follows only '
+                    f'{sorted(used)}; leave it 0'
+                )
+            fields |= dict.fromkeys(names, value)
     values = np.array([fields[c.field] for c in channels])
     until = now_ns + round(spec.goal_input.timeout * 1e9)
     return Velocity(spec, spec.goal_input.track, values, until)

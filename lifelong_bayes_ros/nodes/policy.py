@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -70,7 +70,7 @@ class Policy(BaseNode):
     PARAMETERS = (
         Parameter('lockstep', False, 'wait for the belief that knows of a state'),
         Parameter(
-            'max_belief_age', 1.0, 'seconds after which a belief is stale', 0.0, 3600.0, True
+            'max_belief_age', 1.0, 'seconds after which a belief is stale', 0.001, 3600.0, True
         ),
         Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
         Parameter('enabled', True, 'false: stop as ~/estop does; true: as ~/enable', live=True),
@@ -99,6 +99,8 @@ class Policy(BaseNode):
         self.deadline: Deadline | None = None
         self.prior_id = ''
         self.belief: Belief | None = None
+        self.belief_ns: int | None = None  # stamp of the newest state when it came
+        self.foreign = ''  # why what the learner sends is not of this robot
         self.newest_head: Any = None  # message, kept until its trunk is here
         self.next_trunk: tuple[str, Dynamics] | None = None  # kept until its head is here
         self.anew = False  # whether the learner began anew, and its head is still to come
@@ -126,7 +128,7 @@ class Policy(BaseNode):
         self.listen(topics.HEAD, self._on_belief, mend='start the learner')
         if self.choices is not None:
             self.listen(topics.POLICY, self._on_policy)
-        self.listen(topics.ESTOP, self._on_estop)
+        self.listen(topics.ESTOP, self._on_estop, always=True)
         goal_topic = topics.goal_topic(self.spec)
         if goal_topic is not None:
             self.listen(goal_topic, self._on_goal)
@@ -141,8 +143,6 @@ class Policy(BaseNode):
         self._tell_enabled()
 
     def deactivate(self) -> None:
-        self._settle()
-        self.forecaster.settle()
         last = self.assembler.last
         if last is not None and not (self.lockstep or self.safety.stopped):
             # The last command must not stay in force. A simulation in lockstep just waits.
@@ -153,6 +153,14 @@ class Policy(BaseNode):
                 if known
                 else self.safety.safe_action(),
             )
+        self._settle()
+        self.forecaster.settle()
+
+    def fail(self) -> None:
+        """The last command must not stay in force; nothing learned is asked."""
+        if self.active and not self.lockstep:
+            last = self.assembler.last
+            self._send_safe(last.stamp_ns if last else 0, self.safety.safe_action())
 
     def destroy_node(self) -> None:
         """An orderly end: nothing is kept for another process."""
@@ -163,6 +171,7 @@ class Policy(BaseNode):
     def change(self, name: str, value: Any) -> None:
         if name.startswith(LIMITS) and hasattr(self, 'operator'):
             self.operator.narrow(name, value)
+            self._plan_within_limits()
         if not hasattr(self, 'controller'):
             return  # taken up when configured
         if name == 'enabled' and self.active and value == bool(self.safety.stopped):
@@ -192,6 +201,7 @@ class Policy(BaseNode):
     def _forget(self) -> None:
         """Begin anew, but with the belief at hand."""
         self.assembler.reset()
+        self.safety.resume()
         self._begin()
         self._follow(None)
         self.refusal = ''  # why the goal that came last was refused
@@ -208,13 +218,13 @@ class Policy(BaseNode):
         self.taught_ns = -1  # stamp of the last choice that a policy posterior is due after
 
     def _begin(self) -> None:
-        """Forget what was commanded and planned."""
-        self.safety.reset()
+        """Forget what was planned."""
         if self.controller is not None:
             self._settle()
-            self.controller.reset()
+            self.controller.forget()
 
     def _settle(self) -> None:
+        """Wait until nothing is being planned."""
         if self.deadline is not None:
             self.deadline.settle()
 
@@ -240,7 +250,7 @@ class Policy(BaseNode):
         if time.monotonic() - self.heard_at > self.spec.max_age:
             return ERROR, 'no state comes in', figures
         if self.controller is None or self.belief is None:
-            return WARN, 'no belief yet', figures
+            return WARN, f'no belief yet{self.foreign and f": {self.foreign}"}', figures
         if self.silence:
             return ERROR, f'no command is sent: {self.silence}', figures
         remarks = []
@@ -267,8 +277,10 @@ class Policy(BaseNode):
     def _on_trunk(self, message: Any) -> None:
         prior, _ = decode_prior(msg_to_bytes(message), 'belief/trunk')
         dynamics = prior.dynamics
-        if dynamics.spec.fingerprint != self.spec.fingerprint:
-            self.skip('belief of another robot', f'{dynamics.spec.name}, not {self.spec.name}')
+        self.foreign = self.spec.differs(dynamics.spec)
+        if self.foreign:
+            self.foreign += '; start the learner with the robot file of this node'
+            self.skip('belief of another robot', self.foreign)
             return
         prior_id = fingerprint(prior)
         if prior_id == self.prior_id:  # the learner was started again
@@ -281,6 +293,7 @@ class Policy(BaseNode):
             self.controller = Controller(dynamics, seed, age, self.safety, self.device)
             self.prior_id = prior_id
             self.controller.aim(self.goal)
+            self._plan_within_limits()
             if not self.lockstep:
                 seconds = self.spec.safety.deadline * self.spec.period
                 self.deadline = Deadline(self.controller, seconds)
@@ -302,6 +315,8 @@ class Policy(BaseNode):
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
         before, first = self.belief, self.belief is None
+        last = self.assembler.last
+        self.belief_ns = None if last is None else last.stamp_ns
         try:
             self.belief = decode_belief(data, self.prior_id, 'belief/head')
         except UserError:
@@ -387,8 +402,15 @@ class Policy(BaseNode):
         elif stopped or self._lacks_goal():
             self._send_safe(state.stamp_ns, controller.safe_action(state, belief))
         else:
-            self._act(controller, state, belief)
+            self._act(controller, state, belief if self.lockstep else self._aged(belief, state))
         self.held = None
+
+    def _aged(self, belief: Belief, state: State) -> Belief:
+        """The belief, no younger than it is here: its stamp may be none, or of another clock."""
+        if self.belief_ns is None or self.belief_ns > state.stamp_ns:  # or the clock was set back
+            self.belief_ns = state.stamp_ns
+        stamp_ns = min(belief.stamp_ns or self.belief_ns, self.belief_ns)
+        return belief if stamp_ns == belief.stamp_ns else replace(belief, stamp_ns=stamp_ns)
 
     def _act(self, controller: Controller, state: State, belief: Belief) -> None:
         past = np.array(controller.past)
@@ -502,10 +524,12 @@ class Policy(BaseNode):
         return True, 'acting' if request.data else 'stopped'
 
     def _enable(self, wanted: bool, reason: str) -> None:
-        if wanted:
+        if wanted and self.safety.stopped:
             self._begin()
             self.safety.enable()
             self.operator.keep()
+        elif wanted:
+            return
         else:
             self._stop(reason)
 
@@ -534,8 +558,19 @@ class Policy(BaseNode):
     def _follow(self, goal: Goal | None) -> None:
         self.goal = goal
         if self.controller is not None:
-            self._settle()
-            self.controller.aim(goal)
+            self._once_planned(partial(self.controller.aim, goal))
+
+    def _plan_within_limits(self) -> None:
+        """Let the planner search among the commands that the operator allows."""
+        if getattr(self, 'controller', None) is not None:
+            self._once_planned(partial(self.controller.planner.narrow, *self.safety.allowed))
+
+    def _once_planned(self, change: Callable[[], None]) -> None:
+        """Change the controller without waiting for a plan under way: a stop must not."""
+        if self.deadline is None:
+            change()
+        else:
+            self.deadline.later(change)
 
     def _lacks_goal(self) -> bool:
         wanted = self.spec.goal_input

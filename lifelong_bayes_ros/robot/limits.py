@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .spec import Channel, RobotSpec
 
 
+CREDIBLE = 1e12  # a number beyond this says nothing about a robot
+
+
 class SafeAction(Section):
     """What is sent when acting is unsafe: for `ticks` control steps, then silence.
 
@@ -82,6 +85,8 @@ def beyond(channel: Channel, low: float, high: float) -> str:
         return f'{low:g} is below low {channel.low:g} of state.{channel.name}'
     if channel.high is not None and high > channel.high:
         return f'{high:g} is above high {channel.high:g} of state.{channel.name}'
+    if not (abs(low) <= CREDIBLE and abs(high) <= CREDIBLE):
+        return f'{low:g} to {high:g} is no state.{channel.name} that a robot could have'
     return ''
 
 
@@ -109,6 +114,12 @@ def check_limits(spec: RobotSpec) -> None:
                 f'{where}: {rate.name} is the derivative_of {name}; give the deceleration that '
                 'the command can surely bring about'
             )
+    timeout = spec.safety.belief_timeout
+    if timeout is not None and timeout < spec.period:
+        raise ValueError(
+            f'safety.belief_timeout: {timeout:g} s is less than the period {spec.period:g} s, in '
+            'which one belief comes; give a few periods'
+        )
     _check_safe_action(spec)
     for name, wave in spec.goal.track.items():
         if wave.along is None:
@@ -144,6 +155,10 @@ def check_chances(spec: RobotSpec) -> None:
             raise ValueError(
                 f'{where}: low {low:g} is not below high {channel.high:g} of state.{name}; no '
                 'state satisfies both'
+            )
+        if channel.wraps and (low > math.pi or high < -math.pi):
+            raise ValueError(
+                f'{where}: no angle is between {low:g} and {high:g}; give radians from -pi to pi'
             )
         wave = spec.goal.track.get(name)
         if wave is not None and wave.along is None:

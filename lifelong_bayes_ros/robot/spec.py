@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -292,13 +292,23 @@ class RobotSpec(Section):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what a belief depends on: channels, encoders, actions and control period."""
-        facts = {
+        return hashlib.sha256(json.dumps(self._facts).encode()).hexdigest()[:16]
+
+    def differs(self, other: RobotSpec) -> str:
+        """In what a belief depends on another robot differs, in words; empty: in nothing."""
+        for fact, mine in self._facts.items():
+            if other._facts[fact] != mine:
+                return f'{fact} is {other._facts[fact]}, here {mine}'
+        return ''
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {
             'name': self.name,
             'period_ns': self.period_ns,
             'state': [(c.name, c.encode) for c in self.state],
             'action': [(a.name, a.low, a.high, a.neutral) for a in self.action],
         }
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def wrap(self, difference: np.ndarray) -> np.ndarray:
         """Bring the angle channels of states or differences [..., ds] to (−π, π]."""
