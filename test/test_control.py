@@ -370,3 +370,28 @@ def test_epistemic_spread_of_an_act_is_that_of_the_command_it_sends(tiny_prior):
     design = dynamics.design(x, act.command.astype(float), dynamics.history())
     expected = np.diag(design @ posterior.covariance.numpy() @ design.T) * dynamics.scale**2
     np.testing.assert_allclose(act.spread.epistemic, expected, rtol=1e-4)
+
+
+def test_rates_that_no_channel_tells_are_those_of_two_steps(tiny_prior):
+    state = [c.model_dump() | {'derivative_of': None} for c in QUAD.state]
+    safety = QUAD.safety.model_dump() | {'limits': {'z': {'deceleration': 4.0}}}
+    cost = QUAD.cost.model_dump() | {'rate': {}}
+    changed = {'state': state, 'safety': safety, 'cost': cost}
+    spec = type(QUAD).model_validate(QUAD.model_dump() | changed)
+    dynamics, outlooks = tiny_prior.dynamics, []
+    belief, at = some_belief(dynamics), QUAD.state_names.index('z')
+    speed = QUAD.state_names.index('vz')
+    for robot in (QUAD, spec):
+        controller = Controller(replace(dynamics, spec=robot))
+        x, wanted = State(PERIOD, np.float32([0, 1.5, 0, 0, 0.5, 0])), np.float32([6.0, 6.0])
+        spread = controller._predict(belief, x, wanted, controller.past)
+        given = (belief, x, wanted, controller.past, spread, False)
+        outlooks.append(controller._outlook(*given))
+    told, reckoned = outlooks
+    assert told.rates is None
+    assert reckoned.rates.mean[at] == pytest.approx(told.mean[speed], abs=0.05)
+    np.testing.assert_allclose(reckoned.rates.gain[at], told.gain[speed], rtol=0.2, atol=1e-3)
+    fast = replace(reckoned.rates, mean=np.full(6, 9.0))
+    safety = Safety(spec)
+    assert safety.check(wanted, reckoned).tolist() == wanted.tolist()
+    assert safety.check(wanted, replace(reckoned, rates=fast)).sum() < wanted.sum()

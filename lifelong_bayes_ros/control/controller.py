@@ -11,7 +11,7 @@ from ..dynamics.belief import Belief, Spread, predict, predict_means
 from ..dynamics.model import DELAYS, Dynamics
 from ..memory.regimes import NEW
 from ..robot.transitions import State
-from .fence import Outlook
+from .fence import Outlook, Rates
 from .goals import FileGoal, Goal
 from .planner import Plan, Planner
 from .policy_posterior import Advice, Advised, Adviser, Choice
@@ -228,7 +228,7 @@ class Controller:
         stale: bool,
     ) -> Outlook:
         spec = self.dynamics.spec
-        gain = np.zeros((len(spec.state), len(wanted)))
+        gain, rates = np.zeros((len(spec.state), len(wanted))), None
         if self.safety.needs_outlook:
             steps = NUDGE * spec.action_half_range
             steps = np.where(wanted < spec.neutral, steps, -steps)
@@ -236,6 +236,10 @@ class Controller:
             x = state.x.astype(float)
             means = predict_means(self.dynamics, belief, x, nudged, past)
             gain = (spec.wrap(means - spread.mean) / steps[:, None]).T
+            if self.safety.needs_rates:
+                commands = np.vstack([wanted.astype(float), nudged])
+                means = np.vstack([spread.mean, means])
+                rates = self._rates(belief, x, commands, means, past, steps, spread.epistemic)
         trust = spec.safety.stale if stale else 1.0
         unknown = belief.regimes.get(NEW, 0.0)  # probability
         trust *= 1.0 - unknown * (1.0 - spec.safety.new_regime)
@@ -247,7 +251,34 @@ class Controller:
             spread.ood,
             max(self._age(state, belief), 0.0),
             trust,
+            rates,
         )
+
+    def _rates(
+        self,
+        belief: Belief,
+        x: np.ndarray,
+        commands: np.ndarray,
+        means: np.ndarray,
+        past: np.ndarray,
+        steps: np.ndarray,
+        epistemic: np.ndarray,
+    ) -> Rates:
+        """Rates at the end of a step: of two steps with the same command, over their time.
+
+        `commands` [1 + da, da] are the wanted one, and each of its entries moved by `steps` [da];
+        `means` [1 + da, ds] what they lead to from x [ds].
+        """
+        spec = self.dynamics.spec
+        then = [np.vstack([u, past[:-1]]) for u in commands]
+        ahead = [
+            predict_means(self.dynamics, belief, m, u[None], p)[0]
+            for m, u, p in zip(means, commands, then, strict=True)
+        ]
+        rates = spec.wrap(np.stack(ahead) - x) / (2 * spec.period)
+        gain = ((rates[1:] - rates[0]) / steps[:, None]).T
+        # Where an acceleration is misjudged, a rate is off by twice the way that it costs.
+        return Rates(rates[0], gain, 2 * np.sqrt(epistemic) / spec.period)
 
     def _moved(self, plan: Plan, stamp_ns: int) -> Plan | None:
         """A plan as it stands at a later time; None once it is over."""

@@ -15,13 +15,25 @@ NOTHING = 1e-12  # a gain below this moves nothing
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Time derivative of the state at the end of the step, for channels without one of their own.
+
+    `mean` [ds], `gain` [ds, da] its derivative by the command, `sd` [ds] what is not known of it.
+    """
+
+    mean: np.ndarray
+    gain: np.ndarray
+    sd: np.ndarray
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What the Belief expects of a command, in units of the state.
 
     `mean` [ds] is the state after the control step, `gain` [ds, da] its derivative by the command,
     `sd` [ds] the standard deviation of the prediction, ignorance and noise together. `ood` is the
     out-of-distribution score, `age` that of the belief in seconds, `trust` the share of the
-    authority that the Belief deserves.
+    authority that the Belief deserves. `rates` is needed where `Fence.needs_rates`.
     """
 
     command: np.ndarray
@@ -31,13 +43,18 @@ class Outlook:
     ood: float = 1.0
     age: float = 0.0
     trust: float = 1.0
+    rates: Rates | None = None
 
     @property
     def sane(self) -> bool:
         """Whether all numbers may be those of a robot, and spreads are not negative."""
-        parts = (self.command, self.mean, self.gain, self.sd, self.ood, self.age, self.trust)
+        parts = [self.command, self.mean, self.gain, self.sd, self.ood, self.age, self.trust]
+        spreads = [self.sd]
+        if self.rates is not None:
+            parts += [self.rates.mean, self.rates.gain, self.rates.sd]
+            spreads += [self.rates.sd]
         credible = all((np.abs(p) <= CREDIBLE).all() for p in parts)  # false if not a number
-        return credible and bool((self.sd >= 0).all()) and self.ood >= 0
+        return credible and all((sd >= 0).all() for sd in spreads) and self.ood >= 0
 
 
 @dataclass(frozen=True)
@@ -68,12 +85,12 @@ class Fence:
         self._period, self._sigmas = spec.period, spec.safety.sigmas
         self._metric = np.square(spec.action_half_range)
         self._edges = []
-        self._rates = []
+        self._braked: list[tuple[int, int | None]] = []  # channels and their rates
         for name, limit in spec.safety.limits.items():
             at, rate = names.index(name), rate_of(spec, name)
             index = None if rate is None else names.index(rate.name)
-            if index is not None:
-                self._rates.append(index)
+            if limit.deceleration is not None:
+                self._braked.append((at, index))
             low, high, a = spec.state[at].low, spec.state[at].high, limit.deceleration or 0.0
             if high is not None:
                 self._edges.append(Edge(at, index, 1.0, high, a, False))
@@ -82,6 +99,11 @@ class Fence:
 
     def __bool__(self) -> bool:
         return bool(self._edges)
+
+    @property
+    def needs_rates(self) -> bool:
+        """Whether a channel with a braking distance has no rate among the channels."""
+        return any(rate is None for _, rate in self._braked)
 
     def keep(
         self, wanted: np.ndarray, low: np.ndarray, high: np.ndarray, outlook: Outlook
@@ -101,8 +123,9 @@ class Fence:
 
     def brake(self, low: np.ndarray, high: np.ndarray, outlook: Outlook) -> np.ndarray:
         """The command [da] in the window after which the guarded channels' rates are least."""
-        gain = outlook.gain[self._rates]
-        rest = outlook.mean[self._rates] - gain @ outlook.command
+        rates = [self._rate(at, rate, outlook) for at, rate in self._braked]
+        gain = np.array([slope for slope, _, _ in rates])
+        rest = np.array([now for _, now, _ in rates]) - gain @ outlook.command
         command = np.clip(outlook.command, low, high)
         square = np.square(gain).sum(axis=0)
         for _ in range(4 * PASSES):  # of coordinate descent on ‖rest + gain u‖²
@@ -127,18 +150,28 @@ class Fence:
 
     def _bound(self, edge: Edge, outlook: Outlook) -> tuple[np.ndarray, float]:
         """Slope g [da] and bound b of g·u ≤ b, which keeps an edge."""
-        at = edge.channel if edge.rate is None else edge.rate
-        margin = edge.sign * edge.limit - edge.sign * outlook.mean[edge.channel]
+        margin = edge.sign * (edge.limit - outlook.mean[edge.channel])
         margin -= self._sigmas * outlook.sd[edge.channel]
-        slope = edge.sign * outlook.gain[at]
-        now = edge.sign * outlook.mean[at]
-        if edge.rate is None:
-            return slope, margin + slope @ outlook.command
         a, period = edge.deceleration, self._period
-        room = max(margin, 0.0)
+        if a == 0 or (edge.rate is None and outlook.rates is None):
+            slope = edge.sign * outlook.gain[edge.channel]
+            return slope, margin + slope @ outlook.command
+        slope, now, sd = self._rate(edge.channel, edge.rate, outlook)
+        slope, room = edge.sign * slope, max(margin, 0.0)
         fastest = a * (np.sqrt(period**2 + 2 * room / a) - period)
-        spread = self._sigmas * outlook.sd[at]
-        return slope, fastest - spread - now + slope @ outlook.command
+        bound = fastest - self._sigmas * sd - edge.sign * now + slope @ outlook.command
+        return slope, bound
+
+    def _rate(
+        self, channel: int, rate: int | None, outlook: Outlook
+    ) -> tuple[np.ndarray, float, float]:
+        """A channel's rate: derivative by the command [da], value and standard deviation."""
+        if rate is not None:
+            return outlook.gain[rate], outlook.mean[rate], outlook.sd[rate]
+        rates = outlook.rates
+        if rates is None:
+            return np.zeros(len(outlook.command)), 0.0, 0.0
+        return rates.gain[channel], rates.mean[channel], rates.sd[channel]
 
     def _nearest(
         self,

@@ -78,6 +78,11 @@ class Safety:
         return bool(self._fence)
 
     @property
+    def needs_rates(self) -> bool:
+        """Whether an outlook must tell the rates of channels that have none among the channels."""
+        return self._fence.needs_rates
+
+    @property
     def last(self) -> np.ndarray:
         """The last command sent [da]; `sent` [HISTORY, da] holds those before, newest first."""
         return self.sent[0].astype(np.float32)
@@ -158,8 +163,11 @@ class Safety:
 
     def _usable(self, outlook: Outlook) -> bool:
         ds, da = len(self.spec.state), len(self.spec.action)
-        shapes = (outlook.command.shape, outlook.mean.shape, outlook.gain.shape, outlook.sd.shape)
-        return shapes == ((da,), (ds,), (ds, da), (ds,)) and outlook.sane
+        rates = outlook.rates or outlook
+        parts = (outlook.command, outlook.mean, outlook.gain, outlook.sd)
+        parts += (rates.mean, rates.gain, rates.sd)
+        wanted = ((da,), (ds,), (ds, da), (ds,), (ds,), (ds, da), (ds,))
+        return tuple(part.shape for part in parts) == wanted and outlook.sane
 
     def _familiarity(self, ood: float) -> float:
         """Authority by the out-of-distribution score, smooth (cubic in its logarithm)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..control.fence import Outlook
+from ..control.fence import Outlook, Rates
 from ..control.safety import Safety
 from ..robot.spec import RobotSpec, load_robot
 from .rows import report_object, row
@@ -102,6 +102,10 @@ class Judge:
         if look.mean.shape != (ds,) or look.sd.shape != (ds,) or look.gain.shape != (ds, da):
             return True
         numbers = [*look.mean, *look.gain.ravel(), *look.sd, look.ood, look.age, look.trust]
+        if look.rates is not None:
+            numbers += [*look.rates.mean, *look.rates.gain.ravel(), *look.rates.sd]
+            if min(look.rates.sd) < 0:
+                return True
         if not all(abs(float(v)) <= 1e12 for v in numbers):
             return True
         if min(look.sd) < 0 or look.ood < 0 or look.trust <= 0:
@@ -148,8 +152,9 @@ class Judge:
             if (place, rate, -sign) in broken:  # ignorance leaves no room between two limits
                 continue
             hardest = list(command)
+            gain = self._rate(look, place, rate)[1]
             for j, action in enumerate(self.spec.action):
-                slope = sign * look.gain[rate, j]
+                slope = sign * gain[j]
                 reach = np.inf if action.slew is None else action.slew * self.spec.period
                 lowest, highest = self.last[j] - reach, self.last[j] + reach
                 if abs(slope) * (action.high - action.low) > 1e-6:
@@ -162,9 +167,9 @@ class Judge:
             if any(edge[0] <= place and edge != (place, rate, sign) for edge in seen):
                 continue
             change = [v - u for u, v in zip(command, hardest)]
-            gained = -sign * sum(look.gain[rate, j] * v for j, v in enumerate(change))
+            gained = -sign * sum(gain[j] * v for j, v in enumerate(change))
             if gained > 1e-3 * sum(
-                abs(look.gain[rate, j]) * (a.high - a.low) for j, a in enumerate(self.spec.action)
+                abs(gain[j]) * (a.high - a.low) for j, a in enumerate(self.spec.action)
             ):
                 return 'beyond where it can brake'
         return ''
@@ -179,12 +184,13 @@ class Judge:
         for place, (name, limit) in enumerate(self.spec.safety.limits.items()):
             at = names.index(name)
             rate = next((i for i, c in enumerate(self.spec.state) if c.derivative_of == name), at)
-            moved = sum(look.gain[rate, j] * (u - look.command[j]) for j, u in enumerate(command))
+            mean, gain, sd, ahead = self._rate(look, place, rate)
+            moved = sum(gain[j] * (u - look.command[j]) for j, u in enumerate(command))
             for sign, edge in ((1, self.spec.state[at].high), (-1, self.spec.state[at].low)):
                 if edge is None:
                     continue
-                speed = sign * (look.mean[rate] + moved) + k * look.sd[rate]
-                if rate == at:
+                speed = sign * (mean + moved) + k * sd
+                if ahead:
                     beyond = speed > sign * edge + 1e-4 * (1 + abs(edge))
                 else:
                     room = max(sign * (edge - look.mean[at]) - k * look.sd[at], 0.0)
@@ -194,6 +200,15 @@ class Judge:
                 if beyond:
                     broken.append((place, rate, sign))
         return broken
+
+    def _rate(self, look: Outlook, place: int, rate: int) -> tuple[float, Any, float, bool]:
+        """Mean, gain and deviation of a limited channel's rate; or, ahead only, of the channel."""
+        name, limit = list(self.spec.safety.limits.items())[place]
+        if self.spec.state[rate].name != name:
+            return look.mean[rate], look.gain[rate], look.sd[rate], False
+        if limit.deceleration is None or look.rates is None:
+            return look.mean[rate], look.gain[rate], look.sd[rate], True
+        return look.rates.mean[rate], look.rates.gain[rate], look.rates.sd[rate], False
 
 
 def _way(speed: float, deceleration: float, period: float) -> float:
@@ -264,7 +279,10 @@ class Fuzz:
             trust = float(rng.choice([0.0, 0.3, 0.9, -1.0, np.nan]))
         elif kind == 5:
             age = float(rng.choice([1e3, np.inf, np.nan]))
-        return Outlook(command, mean, gain, sd, ood, age, trust)
+        rates = None
+        if kind != 6:
+            rates = Rates(mean[::-1], gain[:, ::-1], np.abs(rng.normal(size=len(mean))))
+        return Outlook(command, mean, gain, sd, ood, age, trust, rates)
 
     def _time(self) -> int | None:
         kind = self.rng.integers(20)
@@ -294,7 +312,7 @@ def tight(spec: RobotSpec, mode: str) -> RobotSpec:
                 low, high = channel['low'], channel['high']
                 channel |= {'low': -5.0 if low is None else low, 'high': high or 5.0}
                 data['safety']['limits'][channel['name']] = {
-                    'deceleration': 2.0 if rated else None
+                    'deceleration': 2.0 if rated or len(channel['name']) % 2 else None
                 }
     rated = any(d['deceleration'] for d in data['safety']['limits'].values())
     data['safe_action'] = {'mode': mode if rated or mode != 'brake' else 'neutral', 'ticks': 3}
@@ -346,11 +364,12 @@ def drive(spec: RobotSpec, name: str, seed: int) -> tuple[int, int]:
     """Steps beyond a channel's limits when the planner wants to go there; and steps in all.
 
     The channel is a body on a line whose actuator is weaker or stronger than the Belief's mean by
-    up to two of its standard deviations, and no weaker than the robot file says.
+    up to two of its standard deviations, and no weaker than the robot file says. Its rate need not
+    be a channel.
     """
     rng = np.random.default_rng(seed)
     at = spec.state_names.index(name)
-    rate = next(i for i, c in enumerate(spec.state) if c.derivative_of == name)
+    rate = [i for i, c in enumerate(spec.state) if c.derivative_of == name]
     low, high = spec.state[at].low, spec.state[at].high
     half, neutral = spec.action_half_range, spec.neutral
     reach = min(
@@ -360,7 +379,7 @@ def drive(spec: RobotSpec, name: str, seed: int) -> tuple[int, int]:
     true = needed * rng.uniform(1.0, 3.0)
     sd = 0.1 * true
     believed = true + sd * rng.uniform(-2, 2)
-    safety, x, beyond = Safety(spec), np.zeros(len(spec.state)), 0
+    safety, x, speed, beyond = Safety(spec), np.zeros(len(spec.state)), 0.0, 0
     x[at] = (low + high) / 2
     for step in range(STEPS):
         if step % 40 == 0:
@@ -368,14 +387,20 @@ def drive(spec: RobotSpec, name: str, seed: int) -> tuple[int, int]:
         force = wanted - neutral
         mean, gain, spread = x.copy(), np.zeros((len(x), len(half))), np.full(len(x), 1e-6)
         gain[rate], gain[at] = believed * spec.period, believed * spec.period**2 / 2
-        mean[at] += spec.period * x[rate]
+        mean[at] += spec.period * speed
         mean += gain @ force
         spread[rate] = sd * spec.period * np.abs(force).sum()
-        spread[at] = spread[rate] * spec.period / 2
-        sent = safety.check(wanted, Outlook(wanted, mean, gain, spread), step * spec.period_ns)
+        spread[at] = sd * spec.period**2 / 2 * np.abs(force).sum()
+        rates = Rates(*(np.zeros_like(part) for part in (mean, gain, spread)))
+        rates.gain[at] = believed * spec.period
+        rates.mean[at] = speed + rates.gain[at] @ force
+        rates.sd[at] = sd * spec.period * np.abs(force).sum()
+        look = Outlook(wanted, mean, gain, spread, rates=rates)
+        sent = safety.check(wanted, look, step * spec.period_ns)
         push = true * (sent - neutral).sum()
-        x[at] += spec.period * x[rate] + push * spec.period**2 / 2
-        x[rate] += push * spec.period
+        x[at] += spec.period * speed + push * spec.period**2 / 2
+        speed += push * spec.period
+        x[rate] = speed
         beyond += not low <= x[at] <= high
     return beyond, STEPS
 

@@ -31,9 +31,9 @@ class SafeAction(Section):
 class StateLimit(Section):
     """Keeps a channel within its `low` and `high` by overruling the command.
 
-    `deceleration`, in the channel's unit per s², is what the command can surely bring about; a
-    channel that has a `derivative_of` it needs it for its braking distance, another must not have
-    it.
+    `deceleration`, in the channel's unit per s², is what the command can surely bring about: it
+    gives the braking distance. A channel that has a `derivative_of` it needs it; without, another
+    one's limit is looked at one step ahead only.
     """
 
     deceleration: Positive | None = None
@@ -104,11 +104,6 @@ def check_limits(spec: RobotSpec) -> None:
         channel, rate = spec.state[names.index(name)], rate_of(spec, name)
         if channel.low is None and channel.high is None:
             raise ValueError(f'{where}: state.{name} has neither low nor high; give it one')
-        if rate is None and limit.deceleration is not None:
-            raise ValueError(
-                f'{where}.deceleration: no channel is the derivative_of {name}, so it has no '
-                f'braking distance; leave deceleration {limit.deceleration} out'
-            )
         if rate is not None and limit.deceleration is None:
             raise ValueError(
                 f'{where}: {rate.name} is the derivative_of {name}; give the deceleration that '
@@ -178,7 +173,7 @@ def _check_safe_action(spec: RobotSpec) -> None:
                 f'safe_action.mode: zero is outside [{action.low}, {action.high}] of action '
                 f'{action.name}; use neutral'
             )
-    if mode == 'brake' and not any(rate_of(spec, n) for n in spec.safety.limits):
+    if mode == 'brake' and not any(x.deceleration for x in spec.safety.limits.values()):
         raise ValueError(
             'safe_action.mode: brake needs a channel with a deceleration in safety.limits; add '
             'one, or use neutral'
