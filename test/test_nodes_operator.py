@@ -16,6 +16,7 @@ pytest.importorskip('rclpy')
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
@@ -187,6 +188,39 @@ def test_an_input_that_does_not_come_in_is_named_with_its_reason(tmp_path):
             operator.publishing(action.type, action.name, action.qos, actions),
         ):
             operator.reads(name, '', OK)
+
+
+def test_why_readings_do_not_become_states_is_said(tmp_path):
+    def spoilt():
+        for message in odometry():
+            message.twist.twist.linear.x = np.nan
+            yield message
+
+    mend = 'readings are left out, most: not finite; mend the driver'
+    with started(tmp_path, 'transition_streamer,policy') as operator:
+        with operator.publishing(Odometry, 'odom', ODOM.qos, spoilt()):
+            for name in ('transition_streamer', 'policy'):
+                operator.reads(name, f'no state comes in; {mend}', ERROR)
+                operator.logged(name, mend)
+        with operator.publishing(Odometry, 'odom', ODOM.qos, odometry(start=1e6)):
+            operator.reads('policy', 'no belief yet', WARN)
+            operator.until(
+                lambda: 'left out' not in operator.status['transition_streamer'].message, 'streams'
+            )
+
+
+def test_a_command_that_nobody_hears_or_hears_as_another_type_is_said(tmp_path):
+    with started(tmp_path, 'policy') as operator:
+        nobody = "nobody hears /lifelong/command; start the robot's controller"
+        operator.reads('policy', nobody)
+        operator.logged('policy', nobody)
+        wrong = operator.node.create_subscription(TwistStamped, 'command', lambda _: None, 10)
+        heard = 'hears /lifelong/command as geometry_msgs/msg/TwistStamped, std_msgs/msg/Float64'
+        operator.reads('policy', heard)
+        operator.node.destroy_subscription(wrong)
+        kind = topics.command_topic(QUAD).type
+        operator.node.create_subscription(kind, 'command', lambda _: None, 10)
+        operator.until(lambda: 'hears' not in operator.status['policy'].message, 'heard')
 
 
 def test_the_policy_says_what_an_operator_did_wrong(tmp_path, tiny_prior):

@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip('rclpy')
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Path
 from rclpy.parameter import Parameter as RosParameter
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -32,7 +33,10 @@ from lifelong_bayes_ros.nodes.codecs import (
     table_from_msg,
 )
 from lifelong_bayes_ros.nodes.goals import read_goal
+from lifelong_bayes_ros.nodes.inputs import Input
 from lifelong_bayes_ros.nodes.policy import Policy, _why_careful
+from lifelong_bayes_ros.nodes.topics import Topic
+from lifelong_bayes_ros.nodes.transition_streamer import TransitionStreamer
 from lifelong_bayes_ros.robot.spec import load_robot
 from plants import QUAD
 
@@ -359,6 +363,95 @@ def test_plans_keep_to_what_the_operator_allows(policy, tiny_prior):
     assert policy.controller is None
     believe(policy, tiny_prior)  # what was said before counts, too
     np.testing.assert_array_equal(policy.controller.planner.optimizer.high, highest)
+
+
+def atomically(policy, **values):
+    wanted = [RosParameter(name.replace('__', '.'), value=value) for name, value in values.items()]
+    return policy.set_parameters_atomically(wanted).successful
+
+
+def test_what_is_set_together_holds_together_or_not_at_all(policy):
+    low, high = QUAD.action_low, QUAD.action_high
+    assert atomically(policy, limits__left__high=6.0, limits__right__high=7.0)
+    np.testing.assert_array_equal(policy.safety.allowed, [low, [6.0, 7.0]])
+    assert not atomically(policy, limits__left__high=5.5, limits__right__high=1.0)
+    assert not atomically(policy, enabled=False, limits__right__high=1.0)
+    assert policy.value('limits.left.high') == 6.0
+    assert policy.operator.limits == {'limits.left.high': 6.0, 'limits.right.high': 7.0}
+    np.testing.assert_array_equal(policy.safety.allowed, [low, [6.0, 7.0]])
+    assert not policy.safety.stopped
+    assert policy.value('enabled')
+    narrow = {'limits__left__low': high[0] / 3, 'limits__left__high': high[0] / 2}
+    assert atomically(policy, **narrow)
+    np.testing.assert_allclose(policy.safety.allowed[0][0], high[0] / 3, rtol=1e-6)
+
+
+def test_why_it_cannot_be_configured_is_on_diagnostics_too(policy, monkeypatch):
+    said = []
+    for step in ('deactivate', 'cleanup'):
+        getattr(policy, f'trigger_{step}')()
+    monkeypatch.setattr(policy._diagnostics, 'publish', said.append)
+    policy._report()
+    assert not said
+    monkeypatch.setattr(policy, 'load_spec', lambda: load_robot('nowhere.yaml'))
+    policy.trigger_configure()
+    policy._report()
+    assert [m.status[0].level for m in said] == [DiagnosticStatus.ERROR] * 2
+    assert 'nowhere.yaml' in said[-1].status[0].message
+    monkeypatch.undo()
+    policy.trigger_configure()
+    policy.trigger_activate()
+    assert 'nowhere' not in diagnosis(policy)[0]
+
+
+def test_time_that_does_not_come_is_said(policy, monkeypatch):
+    monkeypatch.setattr(policy, '_active_at', -100.0)
+    assert not any('/clock' in text for text in policy.complaints())
+    policy.set_parameters([RosParameter('use_sim_time', value=True)])
+    assert any('no time comes by /clock' in text for text in policy.complaints())
+
+
+ARRAY = Topic('array', Float64MultiArray, topics.ESTOP.qos)
+
+
+@pytest.mark.parametrize(('seconds', 'said'), [(0.05, ''), (0.5, 'array comes at 2 Hz')])
+def test_a_rate_is_measured_without_stamps_too(policy, seconds, said):
+    times = iter(range(10**9, 10**18, round(seconds * 1e9)))
+    entry = Input(ARRAY, ARRAY.qos, period=0.05, now=lambda: next(times))
+    for _ in range(30):
+        entry.saw(Float64MultiArray())
+    assert entry.complaint(policy, 9.0).startswith(said)
+    assert bool(entry.complaint(policy, 9.0)) == bool(said)
+
+
+POSED = """
+name: posed
+description: a cart seen by cameras
+period: 0.05
+frame: world
+sources:
+  mocap: {topic: /mocap/pose, type: geometry_msgs/msg/PoseStamped}
+state:
+  - {name: x, source: mocap, field: position.x}
+  - {name: v, field: difference, derivative_of: x}
+action:
+  - {name: force, low: -1.0, high: 1.0}
+goal: {track: {x: {}}, scale: 0.3}
+cost: {track: {x: 1.0}}
+"""
+
+
+def test_the_frame_of_a_pose_is_looked_at(policy, tmp_path):
+    (tmp_path / 'posed.yaml').write_text(POSED)
+    node = TransitionStreamer()
+    try:
+        node.load_spec = lambda: load_robot(tmp_path / 'posed.yaml')
+        node.trigger_configure()
+        entry = next(e for e in node._inputs.values() if e.topic.type is PoseStamped)
+        entry.saw(pose(frame='map'))
+        assert "is in frame 'map', the robot file says 'world'" in entry.complaint(node, 9.0)
+    finally:
+        node.destroy_node()
 
 
 def test_how_old_a_belief_may_be_is_told_the_planner_too(policy, tiny_prior):

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,6 +59,13 @@ PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
 RECORDER_SECONDS = 60.0  # after which one that has not come is not waited for
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SAY_EVERY, SAY_NEWS_EVERY = 5.0, 0.5  # s between two lines about what was skipped for one reason
+UNREAD = 'bad message on '  # begins the reason why a message was left out
+MENDS = {  # by the reason why a reading does not become a state
+    'sources apart in time': 'synchronise the clocks of their publishers, or mend slop',
+    'not finite': 'mend the driver, which sends NaN or infinity',
+    'repeated stamp': 'let the driver stamp each reading, and see that time goes on',
+    'time ran backwards': 'let one publisher send each topic, with stamps that grow',
+}
 PATIENCE = 3.0  # s that a publisher may take to be found by DDS
 
 
@@ -113,7 +120,7 @@ class BaseNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__(self.NAME, namespace=NAMESPACE)
-        self.active = False
+        self.active, self._active_at = False, 0.0
         self.stop = threading.Event()  # set: the process ends after the running callback
         self.counts: Counter[str] = Counter()
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []
@@ -121,6 +128,9 @@ class BaseNode(LifecycleNode):
         self._inputs: dict[Subscription, Input] = {}
         self._unserved = Unserved()
         self._complaints: set[str] = set()  # those in force, each logged once
+        self._must_hear: list[tuple[Topic, str]] = []  # what somebody must hear, and the mend
+        self._left_out: Counter[str] = Counter()  # of readings, by reason, at the last report
+        self._failed = ''  # why the last transition failed
         self._said: dict[
             str, tuple[float, str]
         ] = {}  # when what was skipped was logged, and its text
@@ -129,7 +139,8 @@ class BaseNode(LifecycleNode):
             self.declare_parameter(row.name, row.default, row.descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
         self.name_unknown_parameters()
-        self._diagnostics = self.create_lifecycle_publisher(
+        # Not a lifecycle's: why a node cannot be configured must be heard, too.
+        self._diagnostics = self.create_publisher(
             topics.DIAGNOSTICS.type, topics.DIAGNOSTICS.name, topics.DIAGNOSTICS.qos
         )
         # Wall time: a watchdog that follows simulated time does not notice that it stopped.
@@ -146,8 +157,11 @@ class BaseNode(LifecycleNode):
     def deactivate(self) -> None:
         """Stop; publishing still works."""
 
-    def change(self, name: str, value: Any) -> None:
-        """Take the new value of a live parameter, or raise `UserError`."""
+    def check(self, news: Mapping[str, Any]) -> None:
+        """Raise `UserError` where new values of live parameters, set together, do not go."""
+
+    def change(self, news: Mapping[str, Any]) -> None:
+        """Take new values of live parameters, which were checked."""
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Level, message and figures for `/diagnostics`; `counts` are added."""
@@ -168,8 +182,13 @@ class BaseNode(LifecycleNode):
             raise UserError('parameter robot is empty; give a shipped robot or a robot file')
         return load_robot(self.value('robot'))
 
-    def advertise(self, topic: Topic) -> Publisher:
-        """Publisher of a topic; silent while the node is not active."""
+    def advertise(self, topic: Topic, mend: str = '') -> Publisher:
+        """Publisher of a topic; silent while the node is not active.
+
+        `mend`: for the case that nobody hears it, which is then said; empty: nobody need.
+        """
+        if mend:
+            self._must_hear.append((topic, mend))
         publisher = self.create_lifecycle_publisher(
             topic.type,
             topic.name,
@@ -201,7 +220,7 @@ class BaseNode(LifecycleNode):
         """
         profile = qos or topic.qos
         latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
-        entry = Input(topic, profile, **expected)
+        entry = Input(topic, profile, now=self._now_ns, **expected)
         saw = entry.saw
 
         def receive(message: Any) -> None:
@@ -211,7 +230,7 @@ class BaseNode(LifecycleNode):
             try:
                 callback(message)
             except UserError as error:
-                self.skip(f'bad message on {topic.name}', str(error))
+                self.skip(f'{UNREAD}{topic.name}', str(error))
 
         # An event handler costs the executor time in every round: only what comes from others than
         # our own nodes has one. The graph tells of the rest, see `Input`.
@@ -263,7 +282,7 @@ class BaseNode(LifecycleNode):
             try:
                 subscription.callback(taken[0])
             except UserError as error:
-                self.skip(f'bad message on {entry.topic.name}', str(error))
+                self.skip(f'{UNREAD}{entry.topic.name}', str(error))
 
     def forget(self, subscription: Subscription) -> None:
         """End a subscription of `listen` or `glance`."""
@@ -317,7 +336,7 @@ class BaseNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition; see `activate`."""
         super().on_activate(state)
-        self.active = True
+        self.active, self._active_at = True, time.monotonic()
         for entry in self._inputs.values():
             entry.begin()
         result = self._attempt(self._start)
@@ -376,19 +395,22 @@ class BaseNode(LifecycleNode):
                 time.sleep(0.01)  # DDS matches in threads of its own
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        self._failed = ''
         try:
             step()
         except UserError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+            self._failed = str(error)
         except OSError as error:
-            self.get_logger().error(f'{error}; mend the file, its folder or its permissions')
-            return TransitionCallbackReturn.FAILURE
+            self._failed = f'{error}; mend the file, its folder or its permissions'
         except Exception:
             # rclpy would drop it without a word.
             self.get_logger().fatal(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
-        return TransitionCallbackReturn.SUCCESS
+        if not self._failed:
+            return TransitionCallbackReturn.SUCCESS
+        self.get_logger().error(self._failed)
+        self._report()
+        return TransitionCallbackReturn.FAILURE
 
     def _release(self) -> None:
         for destroy, entity in self._owned:
@@ -396,17 +418,18 @@ class BaseNode(LifecycleNode):
         self._owned.clear()
         self._offered.clear()
         self._inputs.clear()
+        self._must_hear.clear()
         self._complaints.clear()
 
     # ------------------------------------------------------------------ parameters, diagnostics
     def _on_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
         fixed = {'use_sim_time', *(row.name for row in self.PARAMETERS if not row.live)}
+        news = {p.name: p.value for p in parameters if p.name not in fixed}
         try:
-            for parameter in parameters:
-                if parameter.name not in fixed:
-                    self.change(parameter.name, parameter.value)
+            self.check(news)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        self.change(news)
         return SetParametersResult(successful=True)
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
@@ -453,13 +476,41 @@ class BaseNode(LifecycleNode):
         found = [entry.complaint(self, PATIENCE) for entry in self._inputs.values()]
         if self.counts['incompatible QoS']:
             found += [unheard(self, topic) for topic, _ in self._offered if not topic.readers]
+        if time.monotonic() - self._active_at > PATIENCE:
+            found += [unheard(self, topic, mend) for topic, mend in self._must_hear]
+            found.append(self._no_time())
         return [text for text in found if text]
 
+    def left_out(self, skipped: Mapping[str, int]) -> str:
+        """Why most readings did not become states since the last call; empty: none was left out.
+
+        `skipped`: how many, by reason; messages that could not be read are added.
+        """
+        unread = {k: n for k, n in self.counts.items() if k.startswith(UNREAD)}
+        all_ = Counter(skipped) + Counter(unread)
+        recent, self._left_out = all_ - self._left_out, all_
+        if not recent:
+            return ''
+        reason, _ = recent.most_common(1)[0]
+        mend = MENDS[reason] if reason in MENDS else self._said[reason][1]
+        return f'readings are left out, most: {reason}; {mend}'
+
+    def _no_time(self) -> str:
+        if self._now_ns() or not self.value('use_sim_time'):
+            return ''
+        return 'use_sim_time is on, but no time comes by /clock; start what publishes it'
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
     def _report(self) -> None:
-        if not self.active:
+        if not self.active and not self._failed:
             return
-        level, message, figures = self.diagnose()
-        complaints = self.complaints()
+        if self.active:
+            level, message, figures = self.diagnose()
+        else:
+            level, message, figures = ERROR, self._failed, {}
+        complaints = self.complaints() if self.active else []
         for text in complaints:
             if text not in self._complaints:
                 self.get_logger().warning(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from .topics import Topic, type_name
 
 WINDOW = 20  # stamps that a rate is taken from
 MISFIT = 'its quality of service does not fit'
+FITTING = 'start it with one of docs/reference.md'
+RECORDERS = ('recorder', 'rosbag2_recorder')
 SLOW = 1.5  # control periods between two states from which on nothing is learned from them
 
 
@@ -25,7 +28,7 @@ class Input:
 
     `mend`: what an operator may change, for the text of a complaint; empty: it may well be silent.
     `period`: s between two stamps that are wanted at most; none: any. `frame`: the frame that the
-    messages should be in; empty: any.
+    messages should be in; empty: any. `now`: the node's time, ns, of messages without a stamp.
     """
 
     topic: Topic
@@ -33,6 +36,7 @@ class Input:
     mend: str = ''
     period: float | None = None
     frame: str = ''
+    now: Callable[[], int] = time.monotonic_ns
     received: int = 0
     heard_at: float = field(default_factory=time.monotonic)
     stamps: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -42,14 +46,17 @@ class Input:
         """Note a message that came in."""
         self.received += 1
         self.heard_at = time.monotonic()
-        header = getattr(message, 'header', None) if self.period or self.frame else None
-        if header is None:
+        if not (self.period or self.frame):
             return
-        stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        header = getattr(message, 'header', None)
+        if header is None:
+            stamp = self.now()
+        else:
+            stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+            self.wrong_frame = header.frame_id if header.frame_id != self.frame else None
         if self.stamps and stamp < self.stamps[-1]:
             self.stamps.clear()  # time ran backwards
         self.stamps.append(stamp)
-        self.wrong_frame = header.frame_id if header.frame_id != self.frame else None
 
     def begin(self) -> None:
         """Measure from now on."""
@@ -110,13 +117,27 @@ def refusal(wanted: Input, writer: TopicEndpointInfo) -> str:
         return f'{who} publishes {writer.topic_type}, {expected} is expected'
     verdict, reason = qos_check_compatible(writer.qos_profile, wanted.qos)
     if verdict == QoSCompatibility.ERROR:
-        return f'{who}: {MISFIT} ({reason.strip()})'
+        return f'{who}: {MISFIT} ({reason.strip()}); {FITTING}'
     return ''
 
 
-def unheard(node: Node, topic: Topic) -> str:
-    """Whether a subscriber of what we publish asks for more than is offered; empty: none does."""
-    name = node.resolve_topic_name(topic.name)
+def unheard(node: Node, topic: Topic, mend: str = '') -> str:
+    """Why somebody does not hear what we publish, and the mend; empty: all do.
+
+    `mend`: for the case that nobody listens; empty: nobody need. Recorders do not count.
+    """
+    name, expected = node.resolve_topic_name(topic.name), type_name(topic)
+    readers = node.get_subscriptions_info_by_topic(name) if mend else []
+    readers = [reader for reader in readers if reader.node_name not in RECORDERS]
+    if mend and not readers:
+        return f'nobody hears {name}; {mend}'
+    for reader in readers:
+        if reader.topic_type != expected:
+            who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
+            return (
+                f'{who} hears {name} as {reader.topic_type}, {expected} is sent; mend '
+                'command.type in the robot file'
+            )
     me = (node.get_namespace(), node.get_name())
     for writer in node.get_publishers_info_by_topic(name):
         if (writer.node_namespace, writer.node_name) != me:
@@ -125,5 +146,5 @@ def unheard(node: Node, topic: Topic) -> str:
             verdict, reason = qos_check_compatible(writer.qos_profile, reader.qos_profile)
             if verdict == QoSCompatibility.ERROR:
                 who = f'{reader.node_namespace.rstrip("/")}/{reader.node_name}'
-                return f'{who} cannot hear {name}: {MISFIT} ({reason.strip()})'
+                return f'{who} cannot hear {name}: {MISFIT} ({reason.strip()}); {FITTING}'
     return ''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,9 @@ class LearnerNode(BaseNode):
         if self.policy is not None:
             self.policy.close()
 
-    def change(self, name: str, value: Any) -> None:
-        if name == 'learning' and hasattr(self, 'learner'):
-            self._switch(value)
+    def change(self, news: Mapping[str, Any]) -> None:
+        if 'learning' in news and hasattr(self, 'learner'):
+            self._switch(news['learning'])
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         learner, background = self.learner, self.learner.background

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from rclpy.parameter import Parameter as RosParameter
 
@@ -45,21 +47,25 @@ class Operator:
                 if not node.has_parameter(row.name):
                     node.declare_parameter(row.name, row.default, row.descriptor())
         node.name_unknown_parameters(LIMITS)
-        self._narrow({})
+        safety.narrow(*self._ends({}))
         for name, value in self.limits.items():
             if node.has_parameter(name):
                 node.set_parameters([RosParameter(name, value=value)])
-        self._narrow({})
+        safety.narrow(*self._ends({}))
 
-    def narrow(self, name: str, value: float) -> None:
-        """Take another limit.
+    def check(self, news: Mapping[str, float]) -> None:
+        """Refuse limits by the names of their parameters that do not go with each other.
 
         Raises:
             UserError: the neutral command would be outside.
         """
-        self._narrow({name: value})
+        self._ends(news)
+
+    def narrow(self, news: Mapping[str, float]) -> None:
+        """Take other limits, all at once."""
+        self.safety.narrow(*self._ends(news))
         if self.node.active:
-            self.limits[name] = value
+            self.limits |= news
             self.keep()
 
     def keep(self) -> None:
@@ -77,7 +83,8 @@ class Operator:
                 'process; free the disk'
             )
 
-    def _narrow(self, news: dict[str, float]) -> None:
+    def _ends(self, news: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high [da] with these changes."""
         ends: dict[str, list[float]] = {'low': [], 'high': []}
         for action in self.spec.action:
             for end, values in ends.items():
@@ -89,4 +96,4 @@ class Operator:
                     f'{LIMITS}{action.name}: {low:g} to {high:g} {action.unit} must contain the '
                     f'neutral command {rest:g}'
                 )
-        self.safety.narrow(np.array(ends['low']), np.array(ends['high']))
+        return np.array(ends['low']), np.array(ends['high'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,9 @@ class Player(BaseNode):
         self.at_ns = self.next[1] if self.next else 0  # how far the recording has come
         self.looked_at = time.monotonic()
 
-    def change(self, name: str, value: Any) -> None:
-        if name == 'speed':
-            self.speed = value
+    def change(self, news: Mapping[str, Any]) -> None:
+        if 'speed' in news:
+            self.speed = news['speed']
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         return OK, 'playing' if self.next else 'the bag is over', {'messages': self.played}

@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -113,7 +113,9 @@ class Policy(BaseNode):
         self.forecaster = Forecaster(self._tell_plan, wait=self.lockstep)
         self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
         self._forget()
-        self.commands = self.advertise(topics.command_topic(self.spec))
+        self.why = ''  # readings are left out
+        mend = "start the robot's controller, or mend command in the robot file"
+        self.commands = self.advertise(topics.command_topic(self.spec), mend)
         self.actions = self.advertise(topics.ACTION)
         self.uncertainty = self.advertise(topics.UNCERTAINTY)
         self.choices = self.advertise(topics.CHOICE) if self.spec.policy.used else None
@@ -168,27 +170,28 @@ class Policy(BaseNode):
             self.operator.kept.forget()
         super().destroy_node()
 
-    def change(self, name: str, value: Any) -> None:
-        if name.startswith(LIMITS) and hasattr(self, 'operator'):
-            self.operator.narrow(name, value)
-            self._plan_within_limits()
+    def check(self, news: Mapping[str, Any]) -> None:
+        if hasattr(self, 'operator'):
+            self.operator.check(_limits(news))
+
+    def change(self, news: Mapping[str, Any]) -> None:
         if not hasattr(self, 'controller'):
             return  # taken up when configured
-        if name == 'enabled' and self.active and value == bool(self.safety.stopped):
-            self._enable(value, 'stopped by the parameter enabled')
+        if limits := _limits(news):
+            self.operator.narrow(limits)
+            self._plan_within_limits()
+        enabled = news.get('enabled')
+        if self.active and enabled == bool(self.safety.stopped):
+            self._enable(enabled, 'stopped by the parameter enabled')
         if self.controller is not None:
-            if name == 'max_belief_age':
-                self.controller.max_belief_age = value
-            if name == 'beta':
-                self._weigh(value)
+            age = news.get('max_belief_age', self.controller.max_belief_age)
+            self.controller.max_belief_age = age
+            if 'beta' in news:
+                self._weigh(news['beta'])
 
     def _weigh(self, beta: float) -> None:
         """Give the planner its weight of epistemic spread."""
         planner = self.controller.planner
-        if not hasattr(planner, 'beta'):
-            if beta >= 0:
-                raise UserError(f'beta {beta:g}: this planner does not weigh spread; leave it -1')
-            return
         if self.own_beta is None:
             self.own_beta = planner.beta
         planner.beta = beta if beta >= 0 else self.own_beta
@@ -244,10 +247,12 @@ class Policy(BaseNode):
             figures['belief age s'] = f'{age:.3f}'
         if self.refusal:
             figures['goal refused last'] = self.refusal
+        why, self.why = self.left_out(self.assembler.skipped), ''
         if self.safety.stopped:
             figures['why stopped'] = self.safety.stopped
             return WARN, 'stopped; call ~/enable to go on', figures
         if time.monotonic() - self.heard_at > self.spec.max_age:
+            self.why = why
             return ERROR, 'no state comes in', figures
         if self.controller is None or self.belief is None:
             return WARN, f'no belief yet{self.foreign and f": {self.foreign}"}', figures
@@ -268,6 +273,9 @@ class Policy(BaseNode):
         if remarks:
             return WARN, '; '.join(remarks), figures
         return OK, 'acting', figures
+
+    def complaints(self) -> list[str]:
+        return [*super().complaints(), *filter(None, [self.why])]
 
     def _percentiles(self, *percent: float) -> list[tuple[float, float]]:
         ticks = self.tick_seconds or [0.0]
@@ -575,6 +583,11 @@ class Policy(BaseNode):
     def _lacks_goal(self) -> bool:
         wanted = self.spec.goal_input
         return wanted is not None and wanted.required and self.goal is None
+
+
+def _limits(news: Mapping[str, Any]) -> dict[str, float]:
+    """Those of an operator's limits that are among new values of parameters."""
+    return {name: value for name, value in news.items() if name.startswith(LIMITS)}
 
 
 def _why_careful(act: Act, belief: Belief, far: float) -> str:

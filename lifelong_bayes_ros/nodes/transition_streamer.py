@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 
@@ -34,6 +35,7 @@ class TransitionStreamer(BaseNode):
         self.spec = self.load_spec()
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
+        self.why = ''  # readings are left out
         self.running: int | None = None  # episode that was announced
         self.readings = self.states = self.states_before = self.skipped_before = 0
         self.output = self.advertise(topics.TRANSITION)
@@ -48,7 +50,7 @@ class TransitionStreamer(BaseNode):
                 qos.SENSOR,
                 mend=f"start the robot's driver, or mend sources.{source} in the robot file",
                 period=self.spec.period,
-                frame=self.spec.frame if topic.type is Odometry else '',
+                frame=self.spec.frame if topic.type in (Odometry, PoseStamped) else '',
             )
         self.listen(topics.ACTION, self._on_action, mend='start the policy, or enable it')
         self.serve(Trigger, '~/end_episode', self._on_end_episode)
@@ -67,12 +69,16 @@ class TransitionStreamer(BaseNode):
         }
         skipped = self.assembler.skipped.total()
         recently, self.skipped_before = skipped - self.skipped_before, skipped
+        self.why = self.left_out(self.assembler.skipped)
         if not rate:
             return ERROR, 'no state comes in', figures
         if recently > rate:
-            most = max(self.assembler.skipped, key=self.assembler.skipped.get)
-            return WARN, f'most readings are left out: {most}', figures
+            return WARN, 'few states come in', figures
+        self.why = ''
         return OK, 'streaming', figures
+
+    def complaints(self) -> list[str]:
+        return [*super().complaints(), *filter(None, [self.why])]
 
     def _on_state(self, source: str, message: Any) -> None:
         self.readings += 1

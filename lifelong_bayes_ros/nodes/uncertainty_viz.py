@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,9 +61,9 @@ class UncertaintyViz(BaseNode):
         clear.header.frame_id = self.spec.frame
         self.markers.publish(MarkerArray(markers=[clear]))
 
-    def change(self, name: str, value: Any) -> None:
-        if name == 'rate' and hasattr(self, 'timer'):
-            self.timer.timer_period_ns = round(1e9 / value)
+    def change(self, news: Mapping[str, Any]) -> None:
+        if 'rate' in news and hasattr(self, 'timer'):
+            self.timer.timer_period_ns = round(1e9 / news['rate'])
 
     def deactivate(self) -> None:
         self._look(False)
