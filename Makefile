@@ -36,9 +36,10 @@ demo: $(INSTALLED) ## a robot learns, forgets nothing and says when it is unsure
 test: lint ## style and every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile test $(ARGS)
 
-test-kilted: build/kilted.txt ## the tests of the nodes on ROS 2 Kilted, in .venv-kilted
+# Those that import ROS or a node, whatever they are called: a new one is tried, too.
+test-kilted: build/kilted.txt ## the tests that need ROS on ROS 2 Kilted, in .venv-kilted
 	$(MAKE) venv VENV=.venv-kilted EXTRAS=sim,test WHEELS='-r test/kilted.txt' PINS=$<
-	.venv-kilted/bin/python -m pytest $(wildcard test/test_nodes_*.py) $(ARGS)
+	.venv-kilted/bin/python -m pytest $(shell grep -lE 'rclpy|_ros\.nodes' test/test_*.py) $(ARGS)
 
 # All but the wheels of Jazzy.
 build/kilted.txt: constraints.txt

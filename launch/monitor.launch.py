@@ -1,4 +1,4 @@
-"""RViz with the shipped view, and PlotJuggler: `ros2 launch lifelong_bayes_ros monitor.launch.py`.
+"""RViz and PlotJuggler: `ros2 launch lifelong_bayes_ros monitor.launch.py robot:=my_robot.yaml`.
 
 What is not installed is named and left out. Runs on any machine of the robot's ROS domain.
 """
@@ -12,17 +12,23 @@ from lifelong_bayes_ros.nodes.viewers import CLOCK, commands
 
 ARGUMENTS = {
     'namespace': (NAMESPACE, 'namespace of the nodes to look at'),
+    'robot': (
+        '',
+        'robot (shipped name or file) whose frame RViz takes; not set: that of the view',
+    ),
+    'frame': ('', 'the frame itself, where the robot file is on another machine'),
     'use_sim_time': ('false', 'true: time is what the clock says'),
     'clock': (CLOCK, 'topic of the time; NAMESPACE/clock of a simulated robot elsewhere'),
     'rviz': ('', 'other view of RViz (.rviz)'),
     'plotjuggler': ('', 'other layout of PlotJuggler (.xml)'),
 }
+OWN = ('robot', 'frame', 'rviz', 'plotjuggler', 'clock')  # the others are as for every node
 
 
 def viewers(context: LaunchContext) -> list[ExecuteProcess | LogInfo]:
     """Those that are installed; a word about those that are not."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    others = {name: given.pop(name) for name in ('rviz', 'plotjuggler', 'clock')}
+    others = {name: given.pop(name) for name in OWN}
     return [
         ExecuteProcess(cmd=words, output='screen') if words else LogInfo(msg=remark)
         for words, remark in commands(parse_common(given), **others)

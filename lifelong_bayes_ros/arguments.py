@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .robot.names import NAMESPACE
 
 
 def within(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], Any]:
@@ -88,6 +89,6 @@ def add_namespace(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         '--namespace',
         type=namespace,
-        default='/lifelong',
+        default=NAMESPACE,
         help='namespace of the nodes (default /lifelong)',
     )

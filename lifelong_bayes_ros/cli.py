@@ -213,9 +213,9 @@ def replay(args: argparse.Namespace) -> int:
             f'processor, {outcome["cpu_speed"]:.1f} × real time'
         )
         print(f'posterior sha256 {outcome["digest"]}')
-        if outcome['equal'] is None and outcome['began_at']:
+        if outcome['began_at']:
             print(f'the recording began at transition {outcome["began_at"]} of the learner')
-        elif outcome['knew_more']:
+        if outcome['knew_more']:
             print(
                 'the live learner knew more when this recording began, and the bag has no copy of '
                 'its state: this is not its posterior'
@@ -223,7 +223,7 @@ def replay(args: argparse.Namespace) -> int:
         elif outcome['equal'] is None:
             print('the bag holds no digest of the live posterior to compare with')
         else:
-            verdict = 'yes' if outcome['equal'] else 'NO'
+            verdict = 'yes' if outcome['equal'] else f'NO, {outcome["reason"]}'
             times = len(outcome['recorded'])
             print(f'equal to the live posterior at the {times} times that it was saved: {verdict}')
     return int(outcome['equal'] is False)

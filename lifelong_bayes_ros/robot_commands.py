@@ -55,11 +55,13 @@ def register(command: Command) -> None:
 
 def check(args: argparse.Namespace) -> int:
     """Tell what a robot file leads to."""
-    from .robot.check import check_model, report
+    from .robot.check import check_model, check_names, report
     from .robot.spec import load_robot, robot_file
 
     spec = load_robot(args.file)
-    check_model(spec, robot_file(args.file))
+    file = robot_file(args.file)
+    check_names(spec, file, args.namespace)
+    check_model(spec, file)
     found = report(spec, args.namespace)
     found['sizes'] |= _belief_sizes(spec)
     if args.json:

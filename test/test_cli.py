@@ -1,6 +1,7 @@
 """The command line as its user meets it: results, exit codes, and no traceback for a mistake."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_a_replayed_bag_ends_in_the_posterior_of_the_live_learner(
     assert outcome['transitions'] == len(recorded.tape) == 81
     assert outcome['lost'] == 0
     assert load_state(tmp_path / 'state').digest() == digest
+    speed, same = outcome['rows']
+    assert speed == row('replay, times real time', outcome['speed'], '', 'higher', 20.0)
+    assert same == row('posterior equal to the live one', 1.0, '', 'higher', 1.0)
+    assert outcome['machine'] and outcome['seeds'] == [0]
+
+
+def test_a_replay_needs_no_simulator(recorded, tiny_prior, tmp_path, capsys, monkeypatch):
+    write_bag(tmp_path / 'bag', tiny_prior, recorded.tape, recorded.learner.digest())
+    for missing in ('mujoco', 'gymnasium', 'lifelong_bayes_ros_sim'):
+        monkeypatch.setitem(sys.modules, missing, None)
+    assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome['equal'] is outcome['rows'][1]['ok'] is True
 
 
 def test_a_bag_that_lost_a_transition_says_so(recorded, tiny_prior, tmp_path, capsys):
@@ -105,6 +119,9 @@ def test_a_bag_that_lost_a_transition_says_so(recorded, tiny_prior, tmp_path, ca
     outcome = json.loads(capsys.readouterr().out)
     assert outcome['lost'] == 1
     assert outcome['equal'] is False
+    assert outcome['rows'][1]['ok'] is False
+    assert cli.main(['replay', str(tmp_path / 'bag')]) == 1
+    assert 'saved: NO, transitions are missing in the bag' in capsys.readouterr().out
 
 
 def test_a_recording_of_a_learner_that_knew_more_is_not_taken_for_its_whole_life(
@@ -114,6 +131,9 @@ def test_a_recording_of_a_learner_that_knew_more_is_not_taken_for_its_whole_life
         write_bag(tmp_path / name, tiny_prior, tape, None)
         assert cli.main(['replay', str(tmp_path / name)]) == 0
         assert ('this is not its posterior' in capsys.readouterr().out) == knew
+        assert cli.main(['replay', str(tmp_path / name), '--json']) == 0
+        same = json.loads(capsys.readouterr().out)['rows'][1]
+        assert (same['value'], same['bar'], same['ok']) == (None, None, None)
 
 
 def damage(data: bytes) -> bytes:
@@ -203,39 +223,78 @@ def test_benchmarks_are_kept_and_written_under_their_commands(tmp_path, monkeypa
     assert len(json.loads(capsys.readouterr().out.splitlines()[0])['rows']) == len(commands)
 
 
+def write_late_bag(path, prior, at, heard, spoil=lambda tape: tape):
+    """A bag of a learner that had seen `at` transitions when it was asked for its state.
+
+    It is recorded from transition `heard` on, and holds its digest at the end; returns it and what
+    is told of the state.
+    """
+    phases = {'phases': [('A', 40), ('B', 40)], 'episode': 50}
+    life = load_life('quad').model_copy(update=phases)
+    agent = Tape(prior, seed=0)
+    learner, start = agent.learner, {}
+
+    def save(step):
+        if learner.step == at:
+            digest = save_state(learner, path / STATE_FOLDER)
+            start.update(step=at, stamp_ns=learner.stamp_ns, digest=digest)
+            (path / STATE_FOLDER / START).write_text(json.dumps(start))
+
+    run_life(QUAD, life, agent, seed=0, progress=save)
+    made = path.with_name('made')
+    write_bag(made, prior, spoil(agent.tape[heard:]), learner.digest(), start=start)
+    for file in made.iterdir():
+        file.rename(path / file.name)
+    return learner.digest(), start
+
+
 @pytest.mark.parametrize('heard', [20, 33])
 def test_a_replay_goes_on_from_the_state_at_the_start_of_a_recording(
     tiny_prior, tmp_path, capsys, heard
 ):
     """The recording begins while the learner has long been learning, at transition `heard`."""
-    phases = {'phases': [('A', 40), ('B', 40)], 'episode': 50}
-    life = load_life('quad').model_copy(update=phases)
-    agent = Tape(tiny_prior, seed=0)
-    folder = tmp_path / 'bag' / STATE_FOLDER
-
-    def save(step):
-        if step == 33:  # step + 1 transitions are learned from by now
-            save_state(agent.learner, folder)
-            start = {
-                'step': agent.learner.step,
-                'stamp_ns': agent.learner.stamp_ns,
-                'digest': agent.learner.digest(),
-            }
-            (folder / START).write_text(json.dumps(start))
-
-    run_life(QUAD, life, agent, seed=0, progress=save)
-    start = json.loads((folder / START).read_text())
-    resumed = load_state(folder)
-    for transition in agent.tape[34:]:
-        resumed.observe(transition)
-    write_bag(tmp_path / 'made', tiny_prior, agent.tape[heard:], 'other', start=start)
-    for file in (tmp_path / 'made').iterdir():
-        file.rename(tmp_path / 'bag' / file.name)
-    assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 0
+    bag = tmp_path / 'bag'
+    digest, start = write_late_bag(bag, tiny_prior, 34, heard)
+    assert cli.main(['replay', str(bag), '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert found['began_at'] == start['step'] == 34
     assert found['transitions'] == 81 - 34
-    assert found['digest'] == resumed.digest()
+    assert found['digest'] == digest
+    assert found['equal'] is True and found['rows'][1]['ok'] is True
+    assert found['recorded'] == {'81': digest}
+    assert cli.main(['replay', str(bag)]) == 0
+    said = capsys.readouterr().out
+    assert 'the recording began at transition 34 of the learner' in said
+    assert 'equal to the live posterior at the 1 times that it was saved: yes' in said
+
+
+@pytest.mark.parametrize(
+    ('at', 'spoil', 'reason'),
+    [
+        (50, lambda tape: tape, 'lacks the last steps before it'),  # soon after the change
+        (34, lambda tape: tape[:30] + tape[31:], 'transitions are missing in the bag'),
+        (34, lambda tape: tape[:-1], 'transitions are missing in the bag'),
+    ],
+    ids=['a change', 'one lost', 'the last lost'],
+)
+def test_a_replay_from_a_state_says_why_it_ends_elsewhere(
+    tiny_prior, tmp_path, capsys, at, spoil, reason
+):
+    write_late_bag(tmp_path / 'bag', tiny_prior, at, 20, spoil)
+    assert cli.main(['replay', str(tmp_path / 'bag'), '--json']) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found['equal'] is False and found['rows'][1]['ok'] is False
+    assert reason in found['reason']
+    assert cli.main(['replay', str(tmp_path / 'bag')]) == 1
+    assert f'NO, {found["reason"]}' in capsys.readouterr().out
+
+
+def test_a_recording_may_end_with_the_state_at_its_start(tiny_prior, tmp_path, capsys):
+    bag = tmp_path / 'bag'
+    write_late_bag(bag, tiny_prior, 34, 20, lambda tape: tape[:14])
+    assert cli.main(['replay', str(bag), '--json']) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found['began_at'], found['transitions'], found['speed']) == (34, 0, 0.0)
 
 
 def test_methods_are_compared_on_a_recording(recorded, tiny_prior, tmp_path, capsys):
@@ -289,3 +348,15 @@ def test_a_bag_without_a_learner_has_no_page(recorded, tiny_prior, tmp_path, cap
     write_bag(bag, tiny_prior, recorded.tape, None)
     assert cli.main(['report', str(bag)]) == 2
     assert 'no topic `learner_state`' in ' '.join(capsys.readouterr().err.split())
+
+
+def test_a_broken_file_of_parameters_is_told_before_a_node_starts(tmp_path, capfd):
+    pytest.importorskip('rclpy')
+    file, logs = tmp_path / 'params.yaml', tmp_path / 'logs'
+    file.write_text('/**:\n  ros__parameters:\n    seed: [1, two]\n')
+    words = ['up', '--robot', 'quad', '--logs', str(logs), '--params-file', str(file)]
+    assert cli.main(words) == 2
+    said = capfd.readouterr().err
+    assert f'params_file: {file} is not YAML that ROS takes (' in said and 'line_num 3' in said
+    assert len(said.splitlines()) == 1
+    assert not logs.exists()

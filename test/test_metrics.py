@@ -15,9 +15,10 @@ from lifelong_bayes_ros.experiments.metrics import (
     summarise,
     t90,
 )
+from lifelong_bayes_ros.experiments.published import row
 from lifelong_bayes_ros.experiments.record import Run
 from lifelong_bayes_ros.experiments.report import describe
-from lifelong_bayes_ros.experiments.rows import life_rows, row
+from lifelong_bayes_ros.experiments.rows import life_rows
 from lifelong_bayes_ros.experiments.schedule import Life, life_names, load_life, load_lives
 from lifelong_bayes_ros.learning.report import Event
 

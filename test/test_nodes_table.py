@@ -5,6 +5,11 @@ import importlib
 import json
 import os
 import re
+import runpy
+import sys
+from inspect import signature
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -381,9 +386,24 @@ class TestViewers:
         assert shipped.count('"/lifelong/') == text.count('"/r1/') > 0
         assert '"/lifelong/' not in text
 
+    def test_the_monitor_hands_on_all_that_it_is_given(self, monkeypatch):
+        names, launch, given = [*signature(viewers.commands).parameters], MagicMock(), {}
+        for name in ('launch', 'launch.actions', 'launch.substitutions'):
+            monkeypatch.setitem(sys.modules, name, launch)
+        launch.LaunchConfiguration = lambda name: SimpleNamespace(
+            perform=lambda texts: texts[name]
+        )
+        monkeypatch.setattr(viewers, 'commands', lambda *args, **own: given.update(own) or [])
+        monitor = runpy.run_path(share_dir() / 'launch' / 'monitor.launch.py')
+        own = {name: f'some {name}' for name in names if name != 'common'}
+        monitor['viewers']({'namespace': '/r1', 'use_sim_time': 'true'} | own)
+        assert given == own
+
     def test_a_view_that_is_not_there(self):
         with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):
             viewers.commands(Common(), rviz='nowhere.rviz')
+        with pytest.raises(UserError, match=r'nowhere.yaml'):
+            viewers.commands(Common(), robot='nowhere.yaml')
 
 
 def test_parameters_survive_the_command_line():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.paths import share_dir
+from lifelong_bayes_ros.robot import names
 from lifelong_bayes_ros.robot.check import connections, report, warnings
 from lifelong_bayes_ros.robot.command import COMMAND_FIELDS
 from lifelong_bayes_ros.robot.messages import FIELDS
@@ -164,6 +165,32 @@ def test_yaml_that_tries_hard_is_refused(text):
         ('  frame: base_link', '  reach: 0.1', 'command.reach', ['leave it out']),
         ('neutral: 0.0', 'neutral: 0.0\n    neutral: 1.0', 'neutral', ['line', 'remove one']),
         ('scale: 0.3  ', 'scal: 0.3  ', 'goal.scal', ['unknown key']),
+        ('frame: base_link', 'frame: /base_link', 'command.frame', ["'/base_link'", 'leading /']),
+        ('frame: base_link', 'frame: ', 'command.frame', ['string', 'None']),
+        (
+            '\n    joint: trolley_joint\n    field: velocity',
+            "\n    joint: ''\n    field: velocity",
+            'state.2.joint',
+            ['no joint', "''", 'messages'],
+        ),
+        ('joint: trolley_joint          # for', "joint: '' # for", 'action.0.joint', ['no joint']),
+        ('joint: trolley_joint, field', "joint: ' ', field", 'outcomes.bump.joint', ['no joint']),
+        ('{trolley: 10.0, swing: 5.0}', '{}', 'cost.track', ['nothing', 'at least 1']),
+        ('{trolley: 10.0}', '{}', 'goal_input.track', ['nothing', 'at least 1']),
+        ('[empty, box, barrel]', '[box]', 'outcomes.load.classes', ['holds 1', 'at least 2']),
+        ('{mode: brake, ticks: 20}', '1', 'safe_action', ['keys and values', '`key: value`', '1']),
+        (
+            'field: data[0]\n',
+            'field: data[0]\n  - name: swing2\n    source: hook\n    field: data[0]\n',
+            'state.swing2',
+            ['state.swing', 'remove one'],
+        ),
+        (
+            'unit: rad/s\n    derivative_of: swing\n',
+            'derivative_of: swing\n  - {name: too, field: difference, derivative_of: swing}\n',
+            'state.too',
+            ['state.swing_rate', 'remove one'],
+        ),
     ],
 )  # fmt: skip
 def test_a_fault_names_file_line_key_value_and_mend(old, new, key, words):
@@ -179,6 +206,7 @@ def test_a_fault_names_file_line_key_value_and_mend(old, new, key, words):
     assert any(part in there for part in key.split('.')[-2:])
     for word in words:
         assert word in said
+    assert len(re.findall(rf': {key}[.:]', str(caught.value))) == 1  # told once
 
 
 TOPICS = [p for p in PATHS if p[-1] == 'topic']
@@ -187,7 +215,7 @@ TOPICS = [p for p in PATHS if p[-1] == 'topic']
 def refused(data):
     """What is said of a robot file."""
     with pytest.raises(UserError) as caught:
-        parse_robot(yaml.safe_dump(data), 'my.yaml')
+        parse_robot(yaml.safe_dump(data, sort_keys=False), 'my.yaml')
     return str(caught.value)
 
 
@@ -221,6 +249,84 @@ def test_a_topic_longer_than_ros_takes_is_refused(path):
     told = '201 characters are too many for ROS; give at most 200'
     assert re.match(rf'my\.yaml:\d+: {".".join(path)}: {told}', said)
     parse_robot(yaml.safe_dump(changed(path, 'a' * 200)), 'my.yaml')
+
+
+JOINTS = {'topic': '/joint_states', 'type': 'sensor_msgs/msg/JointState'}
+POSE = {'topic': '/lifelong/pose', 'type': 'geometry_msgs/msg/PoseStamped'}
+
+
+@pytest.mark.parametrize(
+    ('path', 'topic', 'mend'),
+    [
+        (('sources', 'hook'), '/joint_states', 'in sources.joints; .*: correct one'),
+        (('outcomes', 'load'), '/hook/angle', 'in sources.hook; .*: correct one'),
+        (('goal_input',), '/joint_states', 'in sources.joints; .*: correct one'),
+        (('command',), '/joint_states', 'of sources.joints, too; give command its own'),
+        (('command',), 'goal', 'in goal_input; .*: correct one'),
+        (('command',), '/lifelong/goal', 'in goal_input; .*: correct one'),
+        (('sources', 'hook'), 'belief/head', 'the nodes themselves; give another'),
+        (('outcomes', 'load'), '/lifelong/event', 'the nodes themselves; give another'),
+        (('goal_input',), 'plan', 'the nodes themselves; give another'),
+        (('command',), '/diagnostics', 'the nodes themselves; give another'),
+    ],
+)
+def test_a_topic_that_cannot_be_shared_is_refused(path, topic, mend):
+    said, key = refused(changed((*path, 'topic'), topic)), '.'.join((*path, 'topic'))
+    name = topic if topic.startswith('/') else f'/lifelong/{topic}'
+    assert re.fullmatch(rf'my\.yaml:\d+: {key}: {name} is .*{mend}.*', said)
+
+
+def test_states_are_no_goals():
+    data = yaml.safe_load((FOLDER / 'quad.yaml').read_text())
+    data['sources']['odom'] = POSE
+    data['goal_input']['topic'] = 'pose'
+    data['state'] = [c for c in data['state'] if c['name'] in ('x', 'z', 'pitch')]
+    data['state'] += [
+        {'name': f'v{c["name"]}', 'field': 'difference', 'derivative_of': c['name']}
+        for c in data['state']
+    ]
+    del data['cost']['state']
+    assert 'of sources.odom, too; give goal_input its own' in refused(data)
+    data['goal_input']['topic'] = 'goal'
+    parse_robot(yaml.safe_dump(data))
+
+
+def test_sources_and_outcomes_may_read_the_same_messages():
+    data = changed(('sources', 'hook'), JOINTS)
+    data['state'][1] |= {'joint': 'hook_joint', 'field': 'position'}
+    (said,) = warnings(parse_robot(yaml.safe_dump(data, sort_keys=False)))
+    assert re.match('sources.hook.topic: /joint_states is that of sources.joints, too', said)
+    data['state'][1]['joint'] = 'trolley_joint'
+    assert 'state.swing: is the same reading as state.trolley' in refused(data)
+
+
+def test_the_check_looks_at_the_names_in_its_namespace(tmp_path, capsys):
+    file = tmp_path / 'crane.yaml'
+    file.write_text(TEMPLATE.replace('topic: /trolley_controller/commands', 'topic: /crane/plan'))
+    assert cli.main(['robot', 'check', str(file)]) == 0
+    capsys.readouterr()
+    assert cli.main(['robot', 'check', str(file), '--namespace', '/crane']) == 2
+    said = ' '.join(capsys.readouterr().err.split())
+    line = file.read_text().splitlines().index('  topic: /crane/plan') + 1
+    assert f'{file}:{line}: command.topic: /crane/plan is a topic of the nodes' in said
+
+
+def test_the_topics_of_the_nodes_are_known_without_ros():
+    pytest.importorskip('rclpy')
+    from lifelong_bayes_ros.nodes import topics
+
+    assert sorted(names.OWN) == sorted(topic.name for topic in topics.FIXED)
+
+
+@pytest.mark.parametrize(
+    ('text', 'given'),
+    [('', 'nothing'), ('# only a comment\n', 'nothing'), ('- a\n- b', "['a', 'b']"), ('7', '7')],
+)
+def test_a_file_without_keys_is_told_what_belongs_there(text, given):
+    with pytest.raises(UserError) as caught:
+        parse_robot(text, 'my.yaml')
+    said = 'my.yaml:1: expected keys and values; write each on a line of its own, as `key: value`'
+    assert str(caught.value) == f'{said} (got {given})'
 
 
 @pytest.mark.parametrize('name', ['template', *robot_names()])
@@ -355,7 +461,7 @@ def test_times_of_arrival_serve_where_nothing_has_a_stamp():
     for at, index in ((0, 1), (2, 2)):
         data['state'][at] |= {'field': f'data[{index}]'}
         del data['state'][at]['joint']
-    del data['goal_input']
+    del data['goal_input'], data['outcomes']['bump']
     spec = parse_robot(yaml.safe_dump(data))
     assert spec.stamped == []
     assert any('none has a header' in w for w in warnings(spec))

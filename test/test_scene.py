@@ -11,7 +11,7 @@ from lifelong_bayes_ros.robot import scene, view
 from lifelong_bayes_ros.robot.spec import load_robot, robot_names
 
 SHOWN = [name for name in robot_names() if load_robot(name).view is not None]
-QUAD, ARM, VEHICLE = (load_robot(name) for name in ('quad', 'arm', 'diffdrive'))
+QUAD, ARM, VEHICLE, BASE = (load_robot(name) for name in ('quad', 'arm', 'diffdrive', 'base'))
 FIGURES = {'regime.nominal': 0.9, 'regime.new': 0.1, 'surprise.fast': 1.2}
 
 
@@ -44,11 +44,28 @@ def test_every_shipped_robot_can_be_drawn(name):
         assert np.linalg.det(shape.rotation) == pytest.approx(1)
 
 
-@pytest.mark.parametrize('spec', [ARM, QUAD, VEHICLE], ids=lambda spec: spec.name)
+@pytest.mark.parametrize('spec', [ARM, QUAD, VEHICLE, BASE], ids=lambda spec: spec.name)
 def test_the_model_and_the_lines_of_a_robot_agree_on_where_it_is(spec):
     states = np.random.default_rng(1).uniform(-1, 1, (5, 3, len(spec.state)))
     lines = view.in_space(spec, view.position(spec, states))
     np.testing.assert_allclose(scene.place(spec, states), lines, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', SHOWN)
+def test_every_shipped_robot_is_drawn_where_its_simulator_has_it(name):
+    mujoco = pytest.importorskip('mujoco')
+    import lifelong_bayes_ros_sim as sim
+
+    spec, robot = load_robot(name), sim.make(name)
+    data = mujoco.MjData(robot.model)
+    for x in np.random.default_rng(2).uniform(-1, 1, (5, len(spec.state))):
+        data.qpos[:], _ = robot.motion(x)
+        mujoco.mj_kinematics(robot.model, data)
+        drawn = np.array([s.position for s in scene.body(spec, x) if len(s.points) == 0])
+        for at in data.geom_xpos[robot.model.geom_bodyid > 0]:
+            assert np.abs(drawn - at).max(axis=1).min() < 1e-9
+        if mujoco.mj_name2id(robot.model, mujoco.mjtObj.mjOBJ_SITE, 'tip') >= 0:
+            np.testing.assert_allclose(scene.place(spec, x), data.site('tip').xpos, atol=1e-9)
 
 
 def test_the_body_moves_with_the_state():

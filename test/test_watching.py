@@ -18,6 +18,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('mujoco')
 
 import matplotlib.image
+from matplotlib.animation import FFMpegWriter
 from rich.console import Console
 
 from lifelong_bayes_ros import cli
@@ -25,11 +26,12 @@ from lifelong_bayes_ros.experiments.bag import open_bag
 from lifelong_bayes_ros.experiments.draw import frames
 from lifelong_bayes_ros.experiments.schedule import load_life
 from lifelong_bayes_ros.learning.codec import encode_prior
-from lifelong_bayes_ros.nodes import topics
+from lifelong_bayes_ros.nodes import topics, viewers
 from lifelong_bayes_ros.nodes.bringup import Bringup
+from lifelong_bayes_ros.nodes.table import Common
 from lifelong_bayes_ros.nodes.watch import Watch
 from lifelong_bayes_ros.robot import scene
-from lifelong_bayes_ros.robot.spec import load_robot
+from lifelong_bayes_ros.robot.spec import load_robot, robot_names
 from source_tree import ROOT
 
 PATIENCE = 240.0
@@ -141,6 +143,21 @@ def test_a_latched_topic_is_asked_for_as_such():
 def test_everything_for_rviz_is_shown():
     ours = {f'/lifelong/{t.name}' for t in topics.FIXED if t.node == 'uncertainty_viz'}
     assert {d['Topic']['Value'] for d in SHOWN} == ours
+
+
+@pytest.mark.parametrize('robot', robot_names())
+def test_rviz_takes_the_frame_of_each_robot(monkeypatch, tmp_path, robot):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    (tmp_path / 'rviz2').touch(0o755)
+    frame = load_robot(robot).frame
+    ((words, _), _) = viewers.commands(Common(), robot=robot)
+    assert words[words.index('-f') + 1] == frame
+    assert words.index('-f') < words.index('--ros-args')  # what comes after is for ROS
+    ((words, _), _) = viewers.commands(Common(), robot=robot, frame='map')
+    assert words[words.index('-f') + 1] == 'map'
+    # Without a word about it the view keeps its own, which is that of the first robot to try.
+    ((words, _), _) = viewers.commands(Common())
+    assert '-f' not in words
     assert RVIZ['Global Options']['Fixed Frame'] == load_robot('quad').frame
 
 
@@ -206,8 +223,10 @@ def test_what_is_drawn_is_where_the_robot_was(run):
     np.testing.assert_allclose(futures[:, -1, 1].mean(axis=0), last.path[-1], atol=1e-6)
 
 
-@pytest.mark.parametrize('ending', ['png', 'gif'])
+@pytest.mark.parametrize('ending', ['png', 'gif', 'mp4'])
 def test_a_bag_is_drawn(run, tmp_path, capsys, ending):
+    if ending == 'mp4' and not FFMpegWriter.isAvailable():
+        pytest.skip('no ffmpeg')
     out = tmp_path / f'view.{ending}'
     assert cli.main(['draw', str(run.bag), '--out', str(out)]) == 0
     assert capsys.readouterr().out == f'{out}\n'
@@ -216,8 +235,10 @@ def test_a_bag_is_drawn(run, tmp_path, capsys, ending):
         orange = (picture[..., 0] > 0.6) & (picture[..., 2] < 0.2)
         blue = (picture[..., 2] > 0.6) & (picture[..., 0] < 0.4)
         assert orange.sum() > 20 and blue.sum() > 20
-    else:
+    elif ending == 'gif':
         assert out.read_bytes()[:4] == b'GIF8'
+    else:
+        assert out.read_bytes()[4:8] == b'ftyp'
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
 

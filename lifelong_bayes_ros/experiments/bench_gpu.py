@@ -19,7 +19,7 @@ from ..memory.reservoir import Sample
 from ..robot.spec import load_robot
 from .bench_planner import plan_seconds
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import load_life
 from .streams import transitions
 

@@ -15,7 +15,7 @@ from . import (
     bench_memory_leave_out,
     bench_memory_regions,
 )
-from .rows import report_object
+from .published import report_object
 
 Status = Callable[[str, float], None]
 Rows = list[dict[str, Any]]

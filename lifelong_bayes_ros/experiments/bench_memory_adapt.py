@@ -30,7 +30,7 @@ from ..memory.examples import Examples
 from ..memory.flat import flat
 from ..memory.objective import Correction, Loss, Quadratic, Term
 from .bench_memory_networks import Plant, digits, mlp, solve
-from .rows import row
+from .published import row
 
 Progress = Callable[[float], None]
 ROBOT, PITCH, STEEP = 'quad', 2, 0.3  # pitch beyond which nothing was seen before

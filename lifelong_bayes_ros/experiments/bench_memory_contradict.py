@@ -20,7 +20,7 @@ from ..learning.settings import LearnerConfig
 from ..memory.regimes import NEW
 from ..robot.spec import load_robot
 from .priors import prior_for
-from .rows import row
+from .published import row
 from .schedule import Life
 from .streams import HeldOut, transitions
 

@@ -22,7 +22,7 @@ from ..memory.flat import flat
 from ..memory.memorable import curvature_score, stratified, top
 from ..memory.objective import FunctionPrior, Loss, Objective, Quadratic
 from .bench_memory_networks import digits, solve
-from .rows import row
+from .published import row
 
 Progress = Callable[[float], None]
 TASKS, PER_TASK, WIDTH = 5, 4, 64

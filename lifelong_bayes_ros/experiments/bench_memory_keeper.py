@@ -32,7 +32,7 @@ from ..memory.tape import Tape
 from ..robot.spec import load_robot
 from ..robot.transitions import Flag, Transition
 from .priors import prior_for
-from .rows import row
+from .published import row
 from .schedule import Life, load_life
 from .streams import transitions
 

@@ -21,7 +21,7 @@ from ..memory.examples import Examples
 from ..memory.flat import at, flat, load
 from ..memory.objective import Loss, Quadratic
 from .bench_memory_networks import Plant, mlp, solve
-from .rows import row
+from .published import row
 
 Progress = Callable[[float], None]
 ROBOT, WIDTHS = 'quad', (10,)

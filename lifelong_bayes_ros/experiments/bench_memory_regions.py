@@ -23,7 +23,7 @@ from ..memory.flat import flat
 from ..memory.memorable import recombined, representative
 from ..memory.objective import Loss, Objective, Quadratic
 from .bench_memory_networks import Plant, mlp, solve
-from .rows import row
+from .published import row
 
 Progress = Callable[[float], None]
 ROBOT, PITCH, EDGES = 'quad', 2, (-0.3, 0.0, 0.3)

@@ -27,7 +27,7 @@ from ..robot.spec import RobotSpec, load_robot
 from .agents import LearningAgent
 from .life import run_life
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import Life, load_life
 from .streams import transitions
 

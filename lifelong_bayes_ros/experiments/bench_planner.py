@@ -24,7 +24,7 @@ from ..robot.spec import RobotSpec, load_robot
 from ..robot.transitions import State
 from .baselines.frozen import Frozen
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 
 Status = Callable[[str, float], None]
 

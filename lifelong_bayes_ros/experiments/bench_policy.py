@@ -33,7 +33,7 @@ from .baselines.frozen import Frozen
 from .kept import Status, run_kept
 from .life import Moment, run_life
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import Life, load_life
 from .units import Training
 

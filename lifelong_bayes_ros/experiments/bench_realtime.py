@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..robot.spec import RobotSpec, load_robot
 from .demo import STALL
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import load_life
 
 Status = Callable[[str, float], None]

@@ -24,7 +24,7 @@ from .agents import LearningAgent
 from .kept import Status, run_kept
 from .life import Moment, run_life
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import load_life
 from .units import Training
 

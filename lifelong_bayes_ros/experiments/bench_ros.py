@@ -15,7 +15,7 @@ from ..robot.spec import RobotSpec, load_robot
 from .bench_realtime import Status, own_core, robot_and_life
 from .demo import STALL
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 
 ROBOT = 'quad'
 HZ = 100.0

@@ -12,7 +12,7 @@ import numpy as np
 from ..control.fence import Outlook, Rates
 from ..control.safety import Safety
 from ..robot.spec import RobotSpec, load_robot
-from .rows import report_object, row
+from .published import report_object, row
 
 Status = Callable[[str, float], None]
 

@@ -28,7 +28,7 @@ import torch
 from ..blr import Gaussian
 from ..learning.background import WALK_EVERY
 from ..learning.settings import LearnerConfig
-from .rows import report_object, row
+from .published import report_object, row
 
 UPDATES = 10**7
 OUTPUTS, FEATURES = 3, 12

@@ -25,7 +25,7 @@ from .agents import METHODS, Status
 from .cramer_rao import error_bound
 from .metrics import bootstrap
 from .priors import prior_for
-from .rows import report_object, row
+from .published import report_object, row
 from .schedule import Life
 from .streams import CHECKPOINTS, FACTOR, HORIZONS, NOMINAL, SHIFTED, Unit, cut
 from .sweep import Failure, Job, run_here

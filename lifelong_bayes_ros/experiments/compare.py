@@ -16,8 +16,8 @@ from ..learning.intervals import student_quantile
 from ..robot.transitions import Transition
 from .agents import METHODS, Agent, Setting
 from .bag import open_bag
+from .published import report_object, row
 from .replay import Recording, Status, recording
-from .rows import report_object, row
 from .schedule import Life
 
 AHEAD = 15  # steps of the open-loop prediction

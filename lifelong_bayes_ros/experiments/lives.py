@@ -21,9 +21,10 @@ from .aggregate import grouped, over_seeds, phases_over_seeds
 from .life import Trace, run_life
 from .metrics import Figures, Summary, figures
 from .priors import prior_for
+from .published import report_object, row
 from .record import Run, from_json
 from .report import draw_run
-from .rows import life_rows, report_object, row
+from .rows import life_rows
 from .schedule import Life, load_lives
 from .summary import draw_summary
 from .sweep import Failure, Job, Outcome, ray_module, run_here, run_on_ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .bag import Bag, content, legible, open_bag
+from .published import report_object, row
 
 Status = Callable[[str, float], None]  # what is going on, share done
 
 PARTS = {'saved': {'digest'}, 'learning': {'on'}}  # what an event must tell
 OVERTAKING = 1_000_000_000  # ns by which messages of two topics may overtake each other in a bag
+SPEED = 20.0  # times real time that a replay must reach
 
 
 @dataclass
@@ -148,12 +151,12 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         status: progress.
 
     Returns:
-        Number of transitions, seconds on the wall and of the processor, both as multiples of real
-        time, digest of the posterior,
-        the digests that the live learner recorded when it saved, by transition, and whether the
-        replay went through the same ones (None if there are none, or the recording began later
-        than the learner: a state does not hold the short window of its last steps); `knew_more`:
-        whether the live learner had learned before the recording, of which the bag has no copy.
+        The report of a benchmark and, beside its rows: number of transitions, seconds on the wall
+        and of the processor, both as multiples of real time, digest of the posterior, the digests
+        that the live learner recorded when it saved, by transition, and whether the replay went
+        through the same ones (None if there are none to compare with); `reason`: why it did not;
+        `knew_more`: whether the live learner had learned before the recording, of which the bag
+        has no copy.
 
     Raises:
         UserError: no bag, or it holds no trunk or no transitions, or `out` exists.
@@ -165,7 +168,7 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
         learner, digests, orders = recorded.learner(), recorded.digests, recorded.orders
         begun = learner.step
         equal: list[bool] = []
-        first, last, lost, expected, missed = None, 0, 0, None, 0
+        first, last, lost, expected, missed = None, None, 0, None, 0
         started, cpu = time.perf_counter(), time.process_time()
         for transition in recorded.transitions():
             if expected is None:
@@ -177,30 +180,59 @@ def replay_bag(path: Path, out: Path | None, status: Status) -> dict[str, Any]:
             learner.observe(transition)
             for order in orders.get(learner.step, ()):
                 learner.learning = order['on']
-            if learner.step in digests and recorded.start is None:
+            if learner.step in digests:
                 equal.append(learner.digest() == digests[learner.step])
             status('replaying', min((learner.step - begun) / recorded.total, 1.0))
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        spec = recorded.spec
+        spec, start, seed = recorded.spec, recorded.start, recorded.seed
     if out is not None:
         save_new(learner, out)
     digest = learner.digest()
+    told = {step: live for step, live in digests.items() if step > begun}
+    # From a state, steps are the live learner's: one that is not reached was not recorded.
+    missing = [] if start is None else [step for step in told if step > learner.step]
+    equal += [False] * len(missing)
+    same = all(equal) if equal else None
+    span = 0.0 if last is None else (last - (first or last)) * 1e-9
     return {
-        'command': f'replay {path}',
+        **_report(path, seed, span / seconds, same),
         'robot': spec.name,
         'transitions': learner.step - begun,
         'learned': learner.learned,
         'lost': lost,
         'seconds': seconds,
-        'speed': (last - (first or last)) * 1e-9 / seconds,
+        'speed': span / seconds,
         'cpu_seconds': cpu,
-        'cpu_speed': (last - (first or last)) * 1e-9 / cpu,
+        'cpu_speed': span / cpu,
         'digest': digest,
-        'recorded': {k: v for k, v in digests.items() if k > begun},
+        'recorded': told,
         'began_at': begun,
-        'equal': all(equal) if equal else None,
-        'knew_more': recorded.start is None and bool(missed or (digests and not equal)),
+        'equal': same,
+        'reason': _reason(bool(lost or missing), start is not None) if same is False else '',
+        'knew_more': start is None and bool(missed or (digests and not equal)),
     }
+
+
+def _report(path: Path, seed: int, speed: float, same: bool | None) -> dict[str, Any]:
+    """As a benchmark's."""
+    agrees, bar = (math.nan, None) if same is None else (float(same), 1.0)
+    rows = [
+        row('replay, times real time', speed, '', 'higher', SPEED),
+        row('posterior equal to the live one', agrees, '', 'higher', bar),
+    ]
+    return report_object(f'replay {path}', [seed], rows)
+
+
+def _reason(missing: bool, late: bool) -> str:
+    """Why a replay went through other posteriors than the live learner, most likely."""
+    if missing:
+        return 'transitions are missing in the bag'
+    if late:
+        return (
+            'the state at the start of the recording lacks the last steps before it, without '
+            'which a change close to them is judged otherwise'
+        )
+    return 'learned by other code, or where linear algebra rounds otherwise'
 
 
 def _recorded_events(bag: Bag) -> list[dict[str, Any]]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .aggregate import estimate, grouped, steps_to_90
 from .metrics import CLAIMS, TAIL, Figures, PhaseFigures
+from .published import row
 
 OURS = 'ours'
 # Gap closed on a robot's own life: bar and aim.
@@ -27,61 +23,6 @@ GAP = {
 LEAD = 0.1  # what the oracle must be ahead of the frozen model for a regime to matter
 QUICK = ('quad', 'arm')  # robots whose recovery is not bound by the body's motion
 FOREIGN = ('outside', 'held_out')  # folders of lives with shifts outside the task family
-
-
-def row(
-    name: str,
-    value: float,
-    unit: str,
-    better: str,
-    bar: float | None,
-    aim: float | None = None,
-    interval: tuple[float, float] | None = None,
-) -> dict[str, Any]:
-    """One published figure; a value that is no number is null and meets no bar."""
-    known = math.isfinite(value)
-    ok = None
-    if bar is not None:
-        ok = known and bool(value >= bar if better == 'higher' else value <= bar)
-    return {
-        'name': name,
-        'value': value if known else None,
-        'unit': unit,
-        'better': better,
-        'bar': bar,
-        'aim': aim,
-        'ok': ok,
-        'interval': list(interval) if interval and all(map(math.isfinite, interval)) else None,
-    }
-
-
-def report_object(command: str, seeds: list[int], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The object that every `--json` command prints."""
-    packages = ('torch', 'numpy', 'mujoco', 'lifelong_bayes_ros')
-    return {
-        'command': command,
-        'machine': machine(),
-        'versions': {p: version(p) for p in packages},
-        'seeds': seeds,
-        'rows': rows,
-    }
-
-
-def machine() -> str:
-    """What the figures were measured on: times differ several times between processors."""
-    name, simd = platform.processor() or platform.machine(), ''
-    with suppress(OSError):
-        facts = dict(
-            (part.strip() for part in line.split(':', 1))
-            for line in Path('/proc/cpuinfo').read_text().splitlines()
-            if ':' in line
-        )
-        name = facts.get('model name', name)
-        flags = facts.get('flags', '').split()
-        simd = next((f', {s}' for s in ('avx512f', 'avx2') if s in flags), '')
-    cores = f'{os.cpu_count()} cores'
-    system = f'{platform.machine()} {platform.system()}'
-    return f'{name}{simd}, {cores}, {system}, Python {platform.python_version()}'
 
 
 def life_rows(found: Sequence[Figures]) -> list[dict[str, Any]]:

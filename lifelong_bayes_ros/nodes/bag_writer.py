@@ -64,13 +64,15 @@ class BagWriter:
         """Bring everything written so far to the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk does not take it, or the file was removed.
         """
         storage: Any = self._writer.storage
         if storage.chunk.bio.tell():
             storage.close_chunk()
         storage.bio.flush()
         os.fdatasync(storage.bio.fileno())
+        # A removed file takes all that is written, and keeps nothing.
+        (self.folder / UNFINISHED / f'{UNFINISHED}.mcap').stat()
 
     def close(self) -> None:
         """Finish the bag."""

@@ -46,11 +46,12 @@ except ImportError:  # Humble
 
 from ..cores import keep_to
 from ..errors import UserError
+from ..robot.names import NAMESPACE, check_topics
 from ..robot.spec import RobotSpec, load_robot
 from . import topics
 from .executor import Executor, Unserved
 from .inputs import Input, unheard
-from .table import NAMESPACE, parameter_names
+from .table import parameter_names
 from .topics import Topic
 
 RECORDER = 'recorder'  # hears everything
@@ -180,7 +181,12 @@ class BaseNode(LifecycleNode):
         """
         if not self.value('robot'):
             raise UserError('parameter robot is empty; give a shipped robot or a robot file')
-        return load_robot(self.value('robot'))
+        spec = load_robot(self.value('robot'))
+        try:
+            check_topics(spec, self.get_namespace())
+        except ValueError as error:
+            raise UserError(f'parameter robot: {self.value("robot")}: {error}') from None
+        return spec
 
     def advertise(self, topic: Topic, mend: str = '') -> Publisher:
         """Publisher of a topic; silent while the node is not active.
@@ -506,11 +512,11 @@ class BaseNode(LifecycleNode):
     def _report(self) -> None:
         if not self.active and not self._failed:
             return
-        if self.active:
-            level, message, figures = self.diagnose()
-        else:
+        if self._failed:
             level, message, figures = ERROR, self._failed, {}
-        complaints = self.complaints() if self.active else []
+        else:
+            level, message, figures = self.diagnose()
+        complaints = [] if self._failed else self.complaints()
         for text in complaints:
             if text not in self._complaints:
                 self.get_logger().warning(text)
@@ -570,8 +576,8 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(GIVE_WAY)  # Python's own 5 ms are a plan's whole time
     # Our own handlers: a signal must end the node between two callbacks, while it can still save
     # and publish, and rclpy's would take the context away first.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         keep_to(node.value(CPUS.name))
     except (
@@ -582,6 +588,9 @@ def run(make: Callable[[], BaseNode], args: Sequence[str] | None = None) -> int:
     ) as error:
         print(error, file=sys.stderr)
         rclpy.try_shutdown()
+        return 2
+    except RCLError as error:  # arguments that ROS does not take, a file of parameters among them
+        print(str(error).partition(', at /')[0], file=sys.stderr)
         return 2
     for number in ENDING:
         signal.signal(number, lambda *_: node.stop.set())

@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import IO, Any
 
 import rclpy
+import rclpy.logging
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.task import Future
@@ -57,8 +59,12 @@ class Bringup:
             domain_id: ROS domain; the environment's if not given.
             private: use a domain of its own on this machine only, unlike a robot's.
             common: how the nodes are started.
+
+        Raises:
+            UserError: ROS does not take a file of parameters or a setting.
         """
         self.common = common = common or Common()
+        check_parameters(common.params_file)
         self.starts = starts(settings, common.nodes)
         self._moved = remappings(common.namespace, settings)
         self.logs = logs
@@ -297,6 +303,31 @@ def signal_group(group: int, number: int) -> None:
     """Signal a process group, if it still exists."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)
+
+
+def check_parameters(path: str) -> None:
+    """Read a file of parameters as each node will, which dies of one that is broken.
+
+    Raises:
+        UserError: ROS does not take it; says why.
+    """
+    if not path:
+        return
+    context = Context()
+    # ROS would say in the log, too, that it is broken, but not where.
+    rclpy.logging.set_logger_level('rcl', rclpy.logging.LoggingSeverity.FATAL)
+    try:
+        context.init(args=['--ros-args', '--params-file', path])
+    except RCLError as error:
+        said = str(error).partition('Error: ')[2] or str(error)
+        why = ' '.join(said.partition(', at /')[0].split())
+        raise UserError(
+            f'params_file: {path} is not YAML that ROS takes ({why}); write `name: value` under '
+            '`/**:` and `ros__parameters:`'
+        ) from None
+    finally:
+        rclpy.logging.set_logger_level('rcl', rclpy.logging.LoggingSeverity.UNSET)
+        context.try_shutdown()
 
 
 def claim_domain() -> tuple[int, IO]:

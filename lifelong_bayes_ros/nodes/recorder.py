@@ -25,7 +25,7 @@ from rosbags.interfaces import (
 )
 from std_srvs.srv import Trigger
 
-from ..errors import UserError
+from ..errors import UserError, of_a_path
 from ..learning.codec import unpack
 from ..learning.store import START, STATE, STATE_FOLDER, state_files, write_atomically
 from ..robot import wire
@@ -33,6 +33,7 @@ from . import topics
 from .bag_writer import BagWriter, Recorded
 from .base import OK, WARN, BaseNode, Parameter, run
 from .codecs import msg_to_bytes
+from .disk import room
 from .topics import Topic, type_name
 
 DEPTH = 1000  # messages that may wait while the disk is busy
@@ -41,6 +42,7 @@ REMEMBERED = 100_000  # transitions; a learner that knows more began before the 
 REQUESTS = 5  # for the state at the start, one per FLUSH_SECONDS
 LEAST_FREE = 1_000_000_000  # bytes of disk below which it warns
 ERROR = DiagnosticStatus.ERROR
+STARTS_WITH = ('step', 'stamp_ns', 'digest')  # what a copy of a state is told of
 LOST_START = 'no copy of what the learner knew before'
 FROM_PRIOR = 'a replay of this recording will begin with its prior'
 
@@ -81,7 +83,7 @@ class Recorder(BaseNode):
         self.writer: BagWriter | None = None
         self.early: dict[str, bytes] = {}  # what came before activation
         self.trouble = ''  # why nothing is written any more
-        for topic in self.topics:
+        for topic in {topic.name: topic for topic in self.topics}.values():  # some serve two parts
             self.listen(topic, partial(self._write, topic.name), _wanted(topic), raw=True)
         self.save = self.create_client(Trigger, 'learner/save')
         self._owned.append((self.destroy_client, self.save))
@@ -94,6 +96,7 @@ class Recorder(BaseNode):
         self.usable: deque[int] = deque(maxlen=REMEMBERED)
         # Whether a belief was heard, a state is wanted, and it was copied or cannot be.
         self.begun = self.asked = self.copied = False
+        self.lost_start = ''  # why there is no copy of the state, if the disk is to blame
         self.requests: list[Any] = []  # for the state
         self.ends_at: float | None = None  # when to end at the latest, once that is wanted
         recorded = {
@@ -128,12 +131,14 @@ class Recorder(BaseNode):
         return now >= self.ends_at
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        free = shutil.disk_usage(self.out).free
-        figures = {'messages': self.writer.written, 'disk free MB': free // 1_000_000}
+        free, low = room(self.out, LEAST_FREE)
+        figures = {'messages': self.writer.written, 'disk free MB': free}
         if self.trouble:
             return ERROR, f'not recording: {self.trouble}', figures
-        if free < LEAST_FREE:
-            return WARN, f'recording to {self.out}, the disk is almost full', figures
+        if self.lost_start:
+            return ERROR, f'recording to {self.out}, but {self.lost_start}', figures
+        if low:
+            return WARN, f'recording to {self.out}, {low}', figures
         return OK, f'recording to {self.out}', figures
 
     def _write(self, topic: str, message: bytes) -> None:
@@ -161,11 +166,13 @@ class Recorder(BaseNode):
         try:
             write()
         except OSError as error:
-            self.trouble = f'{self.out}: {error.strerror}'
-            self.get_logger().error(
-                f'{self.trouble}; what was written until now can be read; free the disk and '
-                'record to a new folder'
+            mend = (
+                'what was written until now can be read; free the disk and record to a new folder'
             )
+            if isinstance(error, FileNotFoundError):
+                mend = 'it was removed or moved; record to a new folder'
+            self.trouble = f'{self.out}: {error.strerror or error}; {mend}'
+            self.get_logger().error(self.trouble)
 
     # ------------------------------------------------------------------ the state at the start
     def _ask_for_state(self, message: bytes) -> None:
@@ -199,19 +206,49 @@ class Recorder(BaseNode):
             self.skip(LOST_START, f'{answer.result().message}; {FROM_PRIOR}')
 
     def _copy_state(self, message: bytes) -> None:
-        event = json.loads(deserialize_message(message, topics.EVENT.type).data)
-        folder = Path(event.get('folder', ''))
+        """Take the state that the learner tells of; without it, the recording goes on."""
+        event = _event(message)
         if event['event'] != 'saved':
             return
+        try:
+            folder, start = Path(event['folder']), {k: event[k] for k in STARTS_WITH}
+        except (KeyError, TypeError):
+            raise UserError(
+                f'{event} does not tell of a state; let the learner alone send'
+            ) from None
         self.copied = True
-        if not (folder / STATE).is_file():
-            self.skip(LOST_START, f'{folder} is not on this machine; {FROM_PRIOR}')
-            return
-        (self.out / STATE_FOLDER).mkdir()
-        for path in state_files(folder):
-            shutil.copyfile(path, self.out / STATE_FOLDER / path.name)
-        start = {k: event[k] for k in ('step', 'stamp_ns', 'digest')}
-        write_atomically(self.out / STATE_FOLDER / START, json.dumps(start).encode())
+        copy = self.out / STATE_FOLDER
+        try:
+            if not (folder / STATE).is_file():
+                raise UserError(f'{folder} is not on this machine')
+            copy.mkdir()
+            for path in state_files(folder):
+                shutil.copyfile(path, copy / path.name)
+            write_atomically(copy / START, json.dumps(start).encode())
+        except UserError as error:
+            self.skip(LOST_START, f'{error}; {FROM_PRIOR}')
+        except OSError as error:
+            why = of_a_path(error) or error
+            self.lost_start = f'{LOST_START} in {copy}: {why}; {FROM_PRIOR}'
+            self.get_logger().error(self.lost_start)
+        if not (copy / START).is_file():
+            shutil.rmtree(copy, ignore_errors=True)  # half a state is none
+
+
+def _event(message: bytes) -> dict[str, Any]:
+    """What an event tells.
+
+    Raises:
+        UserError: it is of others.
+    """
+    text = deserialize_message(message, topics.EVENT.type).data
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or 'event' not in found:
+        raise UserError(f'{text[:40]!r} is no event of the learner; let it alone send there')
+    return found
 
 
 def _knew_more(head: Any, recorded: Collection[int]) -> bool:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from ..robot.names import NAMESPACE
 from . import topics
-from .base import SHARED, BaseNode, Parameter
-from .table import COMMON, NAMESPACE, SETTINGS, TABLE, NodeEntry
+from .base import LIMITS, SHARED, BaseNode, Parameter
+from .table import COMMON, SETTINGS, TABLE, NodeEntry
 from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES, type_name
 
 HEAD = f"""# Topics, services and parameters
@@ -23,6 +24,20 @@ This page is made from the code by `python -m lifelong_bayes_ros.nodes.reference
 against the code. Names are relative to the namespace of the nodes (`{NAMESPACE}` unless it is
 remapped), but for those that begin with `/`. What the fields of each topic hold is in the README.
 """
+
+# What a node declares only once it has read its robot file, see `nodes.operator`.
+OF_THE_ROBOT = {
+    'policy': [
+        (
+            f'`{LIMITS}ACTION.{end}`',
+            f'`{end}` of the action',
+            '`low` to `high` of the action',
+            'while running',
+            f'{end}est command of the action of this name, in its unit, inside the robot file',
+        )
+        for end in ('low', 'high')
+    ]
+}
 
 
 def node_class(entry: NodeEntry) -> type[BaseNode]:
@@ -96,7 +111,8 @@ def page() -> str:
     for entry in TABLE:
         if node_class(entry).PARAMETERS:
             parts.append(f'### {entry.name}\n')
-            parts.append(_parameters(node_class(entry).PARAMETERS))
+            more = OF_THE_ROBOT.get(entry.name, [])
+            parts.append(_parameters(node_class(entry).PARAMETERS, more))
     parts.append('## Settings of launch files and of `lifelong-bayes up`\n')
     parts.append(
         table(
@@ -106,13 +122,13 @@ def page() -> str:
     return '\n'.join(parts)
 
 
-def _parameters(rows: Iterable[Parameter]) -> str:
+def _parameters(rows: Iterable[Parameter], more: Iterable[Iterable[str]] = ()) -> str:
     lines = []
     for row in rows:
         limits = '' if row.low is None or row.high is None else f'{row.low:g} to {row.high:g}'
         changes = 'while running' if row.live else 'at the start'
         lines.append((f'`{row.name}`', shown(row.default), limits, changes, row.description))
-    return table(('parameter', 'default', 'range', 'may be set', 'meaning'), lines)
+    return table(('parameter', 'default', 'range', 'may be set', 'meaning'), [*lines, *more])
 
 
 if __name__ == '__main__':

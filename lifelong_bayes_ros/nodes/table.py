@@ -17,10 +17,10 @@ import yaml
 from ..cores import other_cores
 from ..errors import UserError
 from ..experiments.schedule import Life, load_life
+from ..robot.names import NAMESPACE
 from ..robot.spec import RobotSpec, load_robot
 
 PACKAGE = 'lifelong_bayes_ros'
-NAMESPACE = '/lifelong'
 
 
 @dataclass(frozen=True)

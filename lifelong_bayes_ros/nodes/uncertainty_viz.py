@@ -64,6 +64,7 @@ class UncertaintyViz(BaseNode):
     def change(self, news: Mapping[str, Any]) -> None:
         if 'rate' in news and hasattr(self, 'timer'):
             self.timer.timer_period_ns = round(1e9 / news['rate'])
+            self.timer.reset()  # what was due by the old rate
 
     def deactivate(self) -> None:
         self._look(False)

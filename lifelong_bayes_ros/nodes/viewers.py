@@ -9,31 +9,42 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..paths import share_dir
-from .table import NAMESPACE, Common
+from ..robot.names import NAMESPACE
+from ..robot.spec import load_robot
+from .table import Common
 
 CLOCK = '/clock'
 
 
 def commands(
-    common: Common, rviz: str = '', plotjuggler: str = '', clock: str = CLOCK
+    common: Common,
+    robot: str = '',
+    frame: str = '',
+    rviz: str = '',
+    plotjuggler: str = '',
+    clock: str = CLOCK,
 ) -> list[tuple[list[str], str]]:
     """For RViz and for PlotJuggler the words of a command, or none and the reason.
 
     Args:
         common: namespace of the nodes and whose time is theirs.
+        robot: shipped robot by name, or path of a robot file, whose frame the view is fixed to.
+        frame: the same, where the robot file is on another machine; none of both: as in the view.
         rviz: view in the place of the shipped one.
         plotjuggler: layout in the place of the shipped one, if there is one.
         clock: topic of the time.
 
     Raises:
-        UserError: a file that was given does not exist.
+        UserError: a file that was given does not exist, or is no valid robot file.
     """
+    frame = frame or (load_robot(robot).frame if robot else '')
+    fixed = ['-f', frame] if frame else []
     view = _file(rviz, 'lifelong.rviz')
     layout = _file(plotjuggler, '*plotjuggler*.xml')
     if layout and common.namespace != NAMESPACE:
         layout = _moved_layout(layout, common.namespace)
     return [
-        _command('rviz2', ['-d', str(view), '--ros-args', *_moved(view, common, clock)]),
+        _command('rviz2', ['-d', str(view), *fixed, '--ros-args', *_moved(view, common, clock)]),
         _command('plotjuggler', ['-l', str(layout)] if layout else []),
     ]
 

@@ -21,6 +21,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import UserError
 from ..robot import scene
 from . import topics
 from .codecs import from_named
@@ -55,6 +56,7 @@ class Watch:
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self.statuses: dict[str, tuple[Any, float]] = {}
         self.heard_at: dict[str, float] = {}  # by topic
+        self.left_out: dict[str, str] = {}  # by topic: why a message of it is not shown
         for topic, callback in (
             (topics.LEARNER_STATE, self._on_figures),
             (topics.UNCERTAINTY, self._on_figures),
@@ -63,13 +65,21 @@ class Watch:
         ):
 
             def receive(message: Any, topic: Any = topic, callback: Any = callback) -> None:
-                self.heard_at[topic.name] = time.monotonic()
-                callback(message)
+                try:
+                    callback(message)
+                except UserError as error:
+                    self.left_out[topic.name] = str(error)
+                else:
+                    self.heard_at[topic.name] = time.monotonic()
 
             node.create_subscription(topic.type, topic.name, receive, topic.qos)
 
     def _on_figures(self, message: Any) -> None:
-        fresh = from_named(message)[1]
+        try:
+            fresh = from_named(message)[1]
+        except ValueError:
+            what = f'{len(message.name)} names with {len(message.position)} values'
+            raise UserError(f'{what} are no figures of our nodes') from None
         kinds = {name.split('.')[0] + '.' for name in fresh if '.' in name}
         # What is no longer told of, e.g. a regime that was merged, is gone.
         self.figures = {
@@ -79,7 +89,12 @@ class Watch:
             self.largest[name] = max(self.largest.get(name, 0.0), sum(sd))
 
     def _on_event(self, message: Any) -> None:
-        self.events.append(json.loads(message.data))
+        try:
+            event = json.loads(message.data)
+            _event(event)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise UserError(f'{message.data[:40]!r} is no event of our nodes') from None
+        self.events.append(event)
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -104,8 +119,7 @@ class Watch:
                     beliefs.add_row(f'{called} {name[len(start) :]}', _bar(p), f'{p:4.0%}')
         parts.append(Panel(beliefs, title='what it believes'))
         if self.events:
-            told = (f'step {e["step"]}: {_event(e)}' for e in self.events)
-            parts.append(Panel('\n'.join(told), title='events'))
+            parts.append(Panel(Text('\n'.join(map(_event, self.events))), title='events'))
         parts.append(Panel(_diagnostics(self.statuses), title='diagnostics'))
         return Group(*parts)
 
@@ -123,6 +137,7 @@ class Watch:
             if silent > STALE:
                 since = 'yet' if math.isinf(silent) else f'for {silent:.0f} s'
                 told.append(f'nothing on {topic.name} {since}')
+        told += [f'left out on {name}: {why}' for name, why in self.left_out.items()]
         return ', '.join(told)
 
 
@@ -151,7 +166,7 @@ def _bar(share: float) -> Text:
 
 def _event(event: Mapping[str, Any]) -> str:
     about = event.get('regime') or ', '.join(event.get('regimes', ())) or event.get('reason', '')
-    return f'{event["event"]} {about}'.rstrip()
+    return f'step {event["step"]}: {event["event"]} {about}'.rstrip()
 
 
 def _diagnostics(statuses: Mapping[str, tuple[Any, float]]) -> Table:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from .messages import ARRAY, FIELDS, JOINT_STATE, has_field
-from .section import Finite, Name, Positive, Section, TopicName
+from .names import full_name
+from .section import Finite, Joint, Name, Positive, Section, TopicName
 
 if TYPE_CHECKING:
     from .spec import RobotSpec
@@ -49,7 +50,7 @@ class Channel(Section):
     name: Name
     source: str | None = None
     field: str
-    joint: str | None = None
+    joint: Joint | None = None
     scale: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
     offset: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     unit: str = ''
@@ -70,7 +71,7 @@ def check_channels(spec: RobotSpec) -> None:
     Raises:
         ValueError: naming the key, the value and the mend.
     """
-    names = spec.state_names
+    names, taken = spec.state_names, {}
     for channel in spec.state:
         where = f'state.{channel.name}'
         if channel.derivative_of is not None and channel.derivative_of not in names:
@@ -84,8 +85,17 @@ def check_channels(spec: RobotSpec) -> None:
             raise ValueError(f'{where}.scale: 0 would lose the reading; use another scale')
         if channel.field == DIFFERENCE:
             _check_difference(spec, channel)
+            place = channel.derivative_of
         else:
             _check_source(spec, channel)
+            topic = full_name(spec.sources[channel.source].topic)
+            place = topic, channel.joint, channel.field
+        if place in taken:
+            raise ValueError(
+                f'{where}: is the same reading as state.{taken[place]}; remove one, or correct '
+                'its source, joint or field'
+            )
+        taken[place] = channel.name
         if channel.wraps:
             for key in ('low', 'high'):
                 limit = getattr(channel, key)

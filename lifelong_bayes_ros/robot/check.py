@@ -13,8 +13,9 @@ from . import mjcf
 from .channels import DIFFERENCE, Channel
 from .command import TRAJECTORY
 from .messages import JOINT_STATE, ODOMETRY, POSE
+from .names import check_topics, full_name
 from .spec import RobotSpec
-from .yamltext import line_of
+from .yamltext import KEY, line_of
 
 SENSOR_QOS = 'best effort, volatile, keep last 200'
 COMMAND_QOS = 'reliable, volatile, keep last 1'
@@ -75,11 +76,16 @@ def connections(spec: RobotSpec, namespace: str) -> list[Connection]:
     return found
 
 
-def full_name(topic: str, namespace: str) -> str:
-    """A topic's name as `ros2 topic list` shows it."""
-    if topic.startswith('/'):
-        return topic
-    return '/' + '/'.join(filter(None, (namespace.strip('/'), topic)))
+def check_names(spec: RobotSpec, file: Path, namespace: str) -> None:
+    """Look at the topics of a valid robot file once more, for nodes in another namespace.
+
+    Raises:
+        UserError: two that differ elsewhere are one there; names file, line and key.
+    """
+    try:
+        check_topics(spec, namespace)
+    except ValueError as error:
+        raise _fault(file, KEY.match(str(error))[0], str(error)) from None
 
 
 def check_model(spec: RobotSpec, file: Path) -> None:
@@ -97,15 +103,32 @@ def check_model(spec: RobotSpec, file: Path) -> None:
             key = 'view.tip'
             model.site(spec.view.tip)
     except UserError as error:
-        line = line_of(yaml.compose(file.read_text('utf-8'), yaml.SafeLoader), key.split('.'))
-        said = str(error).removeprefix(f'{key}: ')
-        raise UserError(f'{file}:{line}: {key}: {said}') from None
+        raise _fault(file, key, str(error)) from None
+
+
+def _fault(file: Path, key: str, said: str) -> UserError:
+    """What is wrong with a key of a file that was read before."""
+    line = line_of(yaml.compose(file.read_text('utf-8'), yaml.SafeLoader), key.split('.'))
+    return UserError(f'{file}:{line}: {key}: {said.removeprefix(f"{key}: ")}')
 
 
 def warnings(spec: RobotSpec) -> list[str]:
     """What may be meant, but often is not: key, what is odd, and the mend."""
     unseen = [] if spec.view else ['view: not given; RViz shows nothing of the robot or its plans']
-    return [*_of_channels(spec), *_of_actions(spec), *_of_times(spec), *unseen]
+    return [*_of_sources(spec), *_of_channels(spec), *_of_actions(spec), *_of_times(spec), *unseen]
+
+
+def _of_sources(spec: RobotSpec) -> list[str]:
+    found, first = [], {}
+    for name, source in spec.sources.items():
+        other = first.setdefault(full_name(source.topic), name)
+        if other != name:
+            found.append(
+                f'sources.{name}.topic: {source.topic} is that of sources.{other}, too, so each '
+                'message is read twice; take all channels from one of them, unless two '
+                'publishers send different joints on it'
+            )
+    return found
 
 
 def _of_channels(spec: RobotSpec) -> list[str]:

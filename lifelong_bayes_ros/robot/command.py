@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from .messages import ARRAY, AXES, JOINT_STATE
-from .section import Finite, Frame, Name, Positive, Section, TopicName
+from .section import Finite, FrameOrNone, Joint, Name, Positive, Section, TopicName
 
 if TYPE_CHECKING:
     from .spec import RobotSpec
@@ -36,7 +36,7 @@ class Action(Section):
 
     name: Name
     field: str | None = None
-    joint: str | None = None
+    joint: Joint | None = None
     unit: str = ''
     low: Finite
     high: Finite
@@ -69,7 +69,7 @@ class Command(Section):
         'geometry_msgs/msg/TwistStamped',
         'sensor_msgs/msg/JointState',
     ] = ARRAY
-    frame: Frame | Literal[''] = ''
+    frame: FrameOrNone = ''
     reach: Annotated[float, Field(ge=1e-3, le=3600)] | None = None
 
 

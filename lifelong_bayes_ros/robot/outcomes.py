@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..errors import UserError
-from .section import Finite, Section, TopicName
+from .section import Finite, Joint, Section, TopicName
 
 if TYPE_CHECKING:
     from .spec import RobotSpec
@@ -38,7 +38,7 @@ class OutcomeSource(Section):
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     above: Finite | None = None
     field: Literal['position', 'velocity', 'effort'] = 'effort'
-    joint: str | None = None
+    joint: Joint | None = None
 
     @model_validator(mode='after')
     def _consistent(self) -> OutcomeSource:

@@ -32,6 +32,8 @@ TopicName = Annotated[
     BeforeValidator(_in_every_node),
 ]
 Frame = Annotated[str, Field(pattern=r'^[A-Za-z0-9_][A-Za-z0-9_./-]*$')]
+FrameOrNone = Annotated[str, Field(pattern=r'^([A-Za-z0-9_][A-Za-z0-9_./-]*)?$')]
+Joint = Annotated[str, Field(pattern=r'\S')]
 
 
 def _not_true_or_false(value: Any) -> Any:

@@ -24,6 +24,7 @@ from .channels import DIFFERENCE, UNSTAMPED, Channel, Source, check_channels
 from .command import Action, Command, check_command
 from .goal import GoalInput, check_goal_input
 from .limits import SafeAction, Safety, check_chances, check_limits
+from .names import check_topics
 from .outcomes import OutcomeSource, check_outcomes
 from .policy import PolicySettings
 from .probing import Probing
@@ -90,7 +91,7 @@ class Cost(Section):
     spite of ignorance and noise.
     """
 
-    track: dict[str, NonNegative]
+    track: Annotated[dict[str, NonNegative], Field(min_length=1)]
     rate: dict[str, NonNegative] = {}
     state: dict[str, NonNegative] = {}
     action: NonNegative = 0.0
@@ -220,6 +221,7 @@ class RobotSpec(Section):
         check_chances(self)
         check_goal_input(self)
         check_outcomes(self)
+        check_topics(self)
         if self.view is not None:
             v = self.view
             shown = {v.x, v.y, v.z, v.pitch, v.heading, *v.joints} - {None}

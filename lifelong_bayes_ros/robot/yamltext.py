@@ -14,6 +14,7 @@ from ..errors import UserError
 Model = TypeVar('Model', bound=BaseModel)
 
 KEY = re.compile(r'[\w.]+')  # what an error of a whole section begins with
+SECTION = 'expected keys and values; write each on a line of its own, as `key: value`'
 
 
 def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
@@ -34,7 +35,8 @@ def parse_yaml(kind: type[Model], text: str, where: str) -> Model:
     if twice:
         raise UserError('\n'.join(f'{where}:{line}: {said}' for line, said in twice))
     if not isinstance(data, dict):
-        raise UserError(f'{where}: expected keys and values, got {type(data).__name__}')
+        given = 'nothing' if data is None else _shown(data)
+        raise UserError(f'{where}:1: {SECTION} (got {given})')
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -101,6 +103,11 @@ def _explain(where: str, root: yaml.Node, fault: dict[str, Any]) -> str:
         message = 'unknown key; remove it or correct its spelling'
     elif fault['type'] == 'missing':
         message = 'missing; add it'
+    elif fault['type'] in ('model_type', 'dict_type'):
+        message = SECTION
+    elif fault['type'] == 'too_short':
+        least, held = fault['ctx']['min_length'], fault['ctx']['actual_length']
+        message = f'holds {held or "nothing"}; give at least {least}'
     elif fault['type'] == 'string_pattern_mismatch':
         message = _PATTERNS.get(fault['ctx']['pattern'], message)
     elif not path:  # of the file as a whole: the message begins with the key
@@ -121,6 +128,10 @@ _PATTERNS = {  # what a name must be, instead of its regular expression
     r'^[A-Za-z0-9_][A-Za-z0-9_./-]*$': (
         'this is no frame; give letters, digits, _, - or /, without a leading /'
     ),
+    r'^([A-Za-z0-9_][A-Za-z0-9_./-]*)?$': (
+        'this is no frame; give letters, digits, _, - or /, without a leading /, or leave it out'
+    ),
+    r'\S': "this is no joint; give its name as the robot's messages have it, or leave it out",
 }
 
 
