@@ -123,6 +123,14 @@ int32_t conjugate_predict(int64_t n, int64_t k, const double *mean, const double
     return 0;
 }
 
+/* out = in + share (towards - in), all [n][n], in the upper triangle; `out` may be `in`. */
+void conjugate_widen(int64_t n, double share, const double *in, const double *towards, double *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = i * n + i; j < (i + 1) * n; j++)
+            out[j] = in[j] + share * (towards[j] - in[j]);
+}
+
 /* out = in - half' half in `rows` rows from i on, from column i on. Loops over the constants
  * `rows` and `k` unroll. `out` is `in` or far from it. */
 INLINE void downdate_rows(int64_t n, int64_t k, int64_t rows, const double *half, int64_t i,

@@ -28,6 +28,8 @@ def load() -> ctypes.CDLL | None:
         size, at = ctypes.c_int64, ctypes.c_void_p
         library.conjugate_mirror.argtypes = [size, at]
         library.conjugate_mirror.restype = None
+        library.conjugate_widen.argtypes = [size, ctypes.c_double, at, at, at]
+        library.conjugate_widen.restype = None
         library.conjugate_predict.argtypes = [size, size, *[at] * 8]
         library.conjugate_predict.restype = ctypes.c_int32
         library.conjugate_condition.argtypes = [size, size, *[at] * 8]
@@ -62,6 +64,15 @@ def predict(
     if load().conjugate_predict(n, k, *(t.data_ptr() for t in (*given, *found))):
         return None
     return found[0].T, found[1], found[2], found[3]
+
+
+def widen(covariance: Tensor, towards: Tensor, share: float, in_place: bool) -> Tensor:
+    """Upper triangle of (1 − share) · covariance + share · towards, both [n, n]."""
+    covariance, towards = covariance.contiguous(), towards.contiguous()
+    out = covariance if in_place else SHARED.square(len(covariance))
+    given = (covariance, towards, out)
+    load().conjugate_widen(len(out), share, *(t.data_ptr() for t in given))
+    return out
 
 
 def condition(

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from . import conjugate
-from .buffers import SHARED
 from .posterior import ExponentialFamily, cholesky, mirrored, standard_normal
 
 
@@ -146,12 +145,12 @@ class Gaussian(ExponentialFamily):
 
     def widen(self, towards: Tensor, share: float, in_place: bool = False) -> Gaussian:
         """Covariance moved towards another one: (1 − share) Σ + share · towards."""
-        out = self._stored if in_place else None
-        if out is None and conjugate.serves(self._stored, towards):
-            out = SHARED.square(self.size)
-        wider = Gaussian(self.mean, torch.lerp(self._stored, towards, share, out=out))
-        wider._upper_only = self._upper_only
-        return wider
+        if conjugate.serves(self._stored, towards):
+            wider = Gaussian(self.mean, conjugate.widen(self._stored, towards, share, in_place))
+            wider._upper_only = True
+            return wider
+        out = self.covariance if in_place else None
+        return Gaussian(self.mean, torch.lerp(self.covariance, towards, share, out=out))
 
     def factor(self) -> Tensor:
         """Lower Cholesky factor [n, n] of the covariance."""

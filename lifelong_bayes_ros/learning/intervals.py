@@ -11,6 +11,7 @@ from ..dynamics.noise import Noise
 COVER = 0.9  # of what comes
 RATE = 0.06  # move of the log width by a miss
 NARROWEST, WIDEST = 0.75, 20.0  # what the standard deviation of the noise is multiplied by
+LEAST, MOST = np.log(NARROWEST), np.log(WIDEST)
 
 
 @dataclass
@@ -39,8 +40,8 @@ class Intervals:
         sd = np.sqrt(epistemic + self.variance(noise))
         missed = np.abs(residual) > student_quantile(noise.dof) * sd
         width = self.log_width + RATE * (missed - (1 - COVER))
-        self.log_width = np.clip(width, np.log(NARROWEST), np.log(WIDEST))
-        return float(1 - np.mean(missed))
+        self.log_width = np.minimum(np.maximum(width, LEAST), MOST)
+        return float(1 - missed.sum() / len(missed))
 
 
 def student_quantile(dof: float) -> float:
