@@ -45,7 +45,7 @@ void conjugate_mirror(int64_t n, double *covariance)
 static void gain_of(int64_t n, int64_t k, const double *covariance, const double *design,
                     double *gain)
 {
-    enum { NONE = -2, MANY = -1 };
+    enum { NONE = -2, MANY = -1, LINE = 64 / sizeof(double) };
     int64_t begin[n], end[n], of[n], runs = 0, next = 0, wide = (k + 3) / 4;
     vec turned[n][wide]; /* H' */
     memset(turned, 0, sizeof(turned));
@@ -68,6 +68,9 @@ static void gain_of(int64_t n, int64_t k, const double *covariance, const double
     memset(gain, 0, sizeof(double) * k * n);
     for (int64_t i = 0; i < n; i++) {
         const double *row = covariance + i * n;
+        /* At the end of a triangle's row the processor does not see where to read on. */
+        for (int64_t j = i + 2; i + 2 < n && j < n; j += LINE)
+            __builtin_prefetch(row + 2 * n + j);
         vec own[wide];
         memset(own, 0, sizeof(own));
         while (next < runs && end[next] <= i + 1)

@@ -670,8 +670,9 @@ class Learner:
         self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
         # Fresh draws at every walk would cost n²: these are taken again, with random signs.
         fresh = self._tensor(rng.standard_normal((len(theta), WALKS)))
-        self._walks = self.family.factor() @ fresh
-        self._nominal_draws = self.config.confidence_home**0.5 * self._walks[:, :DRAWS]
+        walks = self.family.factor() @ fresh
+        self._walks = walks.T.contiguous()  # some are picked at a time
+        self._nominal_draws = self.config.confidence_home**0.5 * walks[:, :DRAWS]
 
     def _refine(self, sample: Sample, evidence: float) -> None:
         """Let the background see a transition, and adopt what it has learned."""
@@ -729,7 +730,7 @@ class Learner:
         self.tape = self.tape.add(Widen(share))
         if not self.dense:
             return
-        pick = self._walks[:, self.rng.integers(WALKS, size=DRAWS)]
+        pick = self._walks[self.rng.integers(WALKS, size=DRAWS)].T.contiguous()
         signs = self._tensor(self.rng.choice((-1.0, 1.0), DRAWS))
         self.draws = (1 - share) ** 0.5 * self.draws + share**0.5 * signs * pick
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define LANES 8
+#define LINE 16 /* numbers in a line of the cache */
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
 /* phi' block phi, of a block with nothing below its diagonal. */
@@ -15,6 +16,9 @@ static float quadratic(int rows, int stride, const float *block, const float *ph
     vec sums[4] = {{0}};
     for (int r = 0; r < rows; r++) {
         const float *row = block + (int64_t)r * stride;
+        /* The next block: in a triangle the processor does not see where to read on. */
+        for (int c = r - r % LINE; c < stride + LINE; c += LINE)
+            __builtin_prefetch(row + (int64_t)rows * stride + c);
         vec sum = {0};
         for (int c = r - r % LANES; c < stride; c += LANES)
             sum += *(const vec *)(row + c) * *(const vec *)(phi + c);
