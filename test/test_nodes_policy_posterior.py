@@ -65,9 +65,15 @@ def test_choices_are_learned_and_the_posterior_that_comes_of_them_is_used(tiny_p
         truth = [json.loads(m.data)['score'] for _, m in bag.messages('sim_robot/regime')]
         senses = Senses(prior.dynamics)
         choices = [choice_wire.decode(senses, m) for _, m in bag.messages('choice')]
+        told = [m for _, m in bag.messages('uncertainty')]
     assert truth == trace.score  # also after the posterior has begun to seed the planner
     assert len(choices) in (STEPS, STEPS + 1)  # the state after the last step may be answered, too
     assert agent.controller.adviser.posterior.version >= 64  # it has learned
+
+    names = {f'{a.name}.{kind}' for a in spec.action for kind in ('policy', 'policy_epistemic')}
+    assert not names & set(told[0].name)
+    last = dict(zip(told[-1].name, told[-1].position, strict=True))
+    assert all(last[name] > 0 for name in names)  # a rotor pushes, and nobody is quite sure
 
     for choice in choices[STEPS:]:
         agent.policy.offer(choice)

@@ -27,7 +27,8 @@ class Act:
 
     `late`: the plan was not there in time, so that the last one went on. `authority`: the share of
     the command's range that safety granted. `choice`: what the planner chose in time, for a policy
-    posterior to learn from, and `alone`: that posterior acted, since the plan was late.
+    posterior to learn from, `advice` what that posterior would do, once it has learned, and
+    `alone`: it acted, since the plan was late.
     """
 
     stamp_ns: int
@@ -40,6 +41,7 @@ class Act:
     authority: float = 1.0
     choice: Choice | None = None
     alone: bool = False
+    advice: Advice | None = None
 
 
 class Controller:
@@ -118,9 +120,10 @@ class Controller:
         if self.adviser is None:
             return self.planner.plan(belief, state.stamp_ns, state.x, past)
         inputs = self._sense(state, belief, past)
-        proposals = self.adviser.proposals(self.adviser.advise(inputs))
+        advice = self.adviser.advise(inputs)
+        proposals = self.adviser.proposals(advice)
         plan = self.planner.plan(belief, state.stamp_ns, state.x, past, proposals)
-        return Advised(**vars(plan), inputs=inputs, regime=belief.regime)
+        return Advised(**vars(plan), inputs=inputs, regime=belief.regime, advice=advice)
 
     def answer(self, state: State, belief: Belief, plan: Plan | None, started: float) -> Act:
         """Command for a state by its plan; without one, by the policy posterior.
@@ -133,12 +136,13 @@ class Controller:
         past = np.array(self.past)
         belief = self._believed(state, belief)
         if plan is None:
-            plan = self._alone(state, belief, past)
+            advice = self._advice(state, belief, past)
+            plan = None if advice is None else self.adviser.alone(advice, state.stamp_ns)
             alone = plan is not None
             if not alone and self._last is not None:
                 plan = self._moved(self._last, state.stamp_ns)
         else:
-            self._last = plan
+            self._last, advice = plan, getattr(plan, 'advice', None)
             if self.adviser is not None and np.isfinite(plan.actions).all():
                 choice = self.adviser.choice(plan)
         spread, wanted, command = None, None, None
@@ -162,7 +166,8 @@ class Controller:
         seconds = time.perf_counter() - started
         authority = self.safety.authority if plan is not None else 0.0
         return Act(
-            state.stamp_ns, command, plan, spread, stale, seconds, late, authority, choice, alone
+            *(state.stamp_ns, command, plan, spread, stale, seconds),
+            *(late, authority, choice, alone, advice),
         )
 
     def safe_action(self, state: State, belief: Belief, counted: bool = True) -> np.ndarray | None:
@@ -183,24 +188,16 @@ class Controller:
         self._last = plan
 
     # ------------------------------------------------------------------ the policy posterior
-    def advice(self, state: State, belief: Belief) -> Advice | None:
-        """What the policy posterior would do in a state; None without one."""
-        if self.adviser is None:
-            return None
-        belief = self._believed(state, belief)
-        return self.adviser.advise(self._sense(state, belief, np.array(self.past)))
-
     def _sense(self, state: State, belief: Belief, past: np.ndarray) -> np.ndarray:
         spec, cost = self.dynamics.spec, self.planner.cost
         target = cost.target(state.stamp_ns + spec.period_ns, spec.planner.horizon)
         return self.adviser.senses(belief, state.x, past, target, cost.goal.weights)
 
-    def _alone(self, state: State, belief: Belief, past: np.ndarray) -> Plan | None:
-        adviser = self.adviser
-        if adviser is None or not adviser.settings.alone:
+    def _advice(self, state: State, belief: Belief, past: np.ndarray) -> Advice | None:
+        """What the policy posterior would do without a plan, where it may."""
+        if self.adviser is None or not self.adviser.settings.alone:
             return None
-        advice = adviser.advise(self._sense(state, belief, past))
-        return adviser.alone(advice, state.stamp_ns)
+        return self.adviser.advise(self._sense(state, belief, past))
 
     # ------------------------------------------------------------------ the Belief
     def _stale(self, state: State, belief: Belief) -> bool:

@@ -46,6 +46,7 @@ class Advised(Plan):
 
     inputs: np.ndarray
     regime: str
+    advice: Advice | None  # of the policy posterior, once it has learned
 
 
 class Senses:
@@ -249,9 +250,9 @@ class Adviser:
         plans = np.concatenate([advice.mean[None], advice.draws])[: self.settings.proposals]
         return self.commands(plans)
 
-    def alone(self, advice: Advice | None, stamp_ns: int) -> Plan | None:
+    def alone(self, advice: Advice, stamp_ns: int) -> Plan | None:
         """The plan to act on without the planner, if it may and is sure enough."""
-        if advice is None or not self.settings.alone:
+        if not self.settings.alone:
             return None
         if not (advice.spread <= self.settings.spread).all():
             return None

@@ -495,6 +495,12 @@ class Policy(BaseNode):
             'authority': act.authority,
             'late': act.late,
         }
+        if act.advice is not None:
+            half = self.spec.action_half_range
+            command = self.controller.adviser.commands(act.advice.mean[0])
+            for i, name in enumerate(a.name for a in self.spec.action):
+                values[f'{name}.policy'] = command[i]
+                values[f'{name}.policy_epistemic'] = act.advice.spread[i] * half[i]
         self.uncertainty.publish(named(values | outcomes, act.stamp_ns))
 
     # ------------------------------------------------------------------ safety
