@@ -29,10 +29,10 @@ def test_every_shipped_robot_can_be_drawn(name):
     futures = scene.place(spec, members)
     shapes = scene.scene(spec, x, FIGURES, futures, spread)
     (fan,) = [shape for shape in shapes if shape.ns == 'futures']
-    legs = fan.points.reshape(16, -1, 2, 3)
+    legs = fan.points.reshape(scene.FUTURES, -1, 2, 3)
     assert legs.shape[1] == scene.LEGS
-    np.testing.assert_array_equal(legs[:, 0, 0], futures[:, 0])
-    np.testing.assert_array_equal(legs[:, -1, 1], futures[:, -1])
+    np.testing.assert_array_equal(legs[:, 0, 0], futures[: scene.FUTURES, 0])
+    np.testing.assert_array_equal(legs[:, -1, 1], futures[: scene.FUTURES, -1])
     np.testing.assert_array_equal(legs[:, 1:, 0], legs[:, :-1, 1])
     kinds = {shape.ns for shape in shapes}
     assert kinds >= {'robot', 'futures', 'noise', 'ignorance', 'headline', 'mode'}

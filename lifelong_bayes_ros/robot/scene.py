@@ -21,7 +21,8 @@ THIN = 0.01  # m: least extent of what is drawn
 WIDEST = 1.5  # most extent of a drawn ellipsoid, in lengths of the robot: larger ones hide it
 LINE = 34  # letters of a line of the headline
 TUBE = 6  # places along a plan where its spread is drawn
-LEGS = 8  # straight lines that a future is drawn with, at most: to send more costs the most
+# Futures that are drawn, and straight lines of each, at most: to send more costs the most.
+FUTURES, LEGS = 8, 8
 NUDGE = 1e-5  # for derivatives of a position by a state
 NOISE, IGNORANCE = (0.2, 0.55, 1.0), (1.0, 0.45, 0.05)
 GLASS = 0.6  # opacity of the robot: its plan begins inside it
@@ -122,8 +123,8 @@ def _nose(spec: RobotSpec, x: np.ndarray) -> Shape:
 
 
 def fan(points: np.ndarray) -> Shape:
-    """Futures, places [E, h, 3] under posterior draws, as lines."""
-    points = points[:, _among(points.shape[1], LEGS + 1)]
+    """Some of the futures, places [E, h, 3] under posterior draws, as lines."""
+    points = points[:FUTURES, _among(points.shape[1], LEGS + 1)]
     ends = np.stack([points[:, :-1], points[:, 1:]], axis=2).reshape(-1, 3)
     return Shape('futures', 'lines', FAN, np.full(3, THIN / 2), 0.6, points=ends)
 
