@@ -43,7 +43,7 @@ def ros_report(status: Status) -> dict[str, Any]:
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process so far, all threads, user and system (Linux).
 
-    By the process's own clock (CPUCLOCK_SCHED), in nanoseconds: `/proc/PID/stat` counts ticks of 10 ms.
+    By the process's own clock (CPUCLOCK_SCHED): `/proc/PID/stat` counts ticks of 10 ms.
     """
     return time.clock_gettime(~pid << 3 | 2)
 
