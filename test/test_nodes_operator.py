@@ -32,7 +32,7 @@ from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, finge
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.store import load_state
 from lifelong_bayes_ros.nodes import topics
-from lifelong_bayes_ros.nodes.bringup import Bringup, claim_domain, signal_group
+from lifelong_bayes_ros.nodes.bringup import OF_PROCESSES, Bringup, claim_domain, signal_group
 from lifelong_bayes_ros.nodes.codecs import (
     bytes_to_msg,
     state_messages,
@@ -526,7 +526,7 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
 
 @pytest.mark.parametrize('numbers', [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP]])
 def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, numbers):
-    domain, lock = claim_domain()
+    domain, lock = claim_domain(OF_PROCESSES)
     words = ['up', '--robot', 'quad', '--nodes', 'transition_streamer', '--logs', str(tmp_path)]
     nodes: list[str] = []
     with lock:

@@ -57,7 +57,7 @@ from .topics import Topic
 RECORDER = 'recorder'  # hears everything
 LIMITS = 'limits.'  # prefix of the parameters of the operator's ranges, which the policy has
 PARENT = 'LIFELONG_BAYES_PARENT'  # process that a node must not outlive
-RECORDER_SECONDS = 60.0  # after which one that has not come is not waited for
+RECORDER_SECONDS = 20.0  # after which one that has not come is not waited for
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SAY_EVERY, SAY_NEWS_EVERY = 5.0, 0.5  # s between two lines about what was skipped for one reason
 UNREAD = 'bad message on '  # begins the reason why a message was left out

@@ -34,6 +34,7 @@ from .this_machine import environment, this_machine
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
+OF_NODES, OF_PROCESSES = range(1, 51), range(51, 102)  # domains, see `claim_domain`
 
 
 class Bringup:
@@ -77,7 +78,7 @@ class Bringup:
         if private:
             self._environment |= this_machine()
             if domain_id is None:
-                domain_id, self._lock = claim_domain()
+                domain_id, self._lock = claim_domain(OF_PROCESSES)
         if domain_id is None:
             domain_id = int(os.environ.get('ROS_DOMAIN_ID', 0))
         self.domain_id = domain_id
@@ -330,13 +331,16 @@ def check_parameters(path: str) -> None:
         context.try_shutdown()
 
 
-def claim_domain() -> tuple[int, IO]:
+def claim_domain(among: range = OF_NODES) -> tuple[int, IO]:
     """A ROS domain that no other bring-up on this machine uses, and the lock that keeps it.
+
+    A node that this process had for itself is still heard of after its context has ended, and
+    takes no message any more: where others are started as processes it would be waited for.
 
     Raises:
         UserError: all are taken.
     """
-    numbers = list(range(1, 102))
+    numbers = list(among)
     random.Random(os.getpid()).shuffle(numbers)
     for number in numbers:
         path = Path(tempfile.gettempdir()) / f'lifelong_bayes_domain_{number}.lock'
@@ -350,7 +354,10 @@ def claim_domain() -> tuple[int, IO]:
             lock.close()
             continue
         return number, lock
-    raise UserError('all ROS domains from 1 to 101 are in use; end other runs, or give domain_id')
+    raise UserError(
+        f'all ROS domains from {among[0]} to {among[-1]} are in use; end other runs, or give '
+        'domain_id'
+    )
 
 
 def up(
