@@ -39,7 +39,7 @@ test: lint ## style and every test
 # Those that import ROS or a node, whatever they are called: a new one is tried, too.
 test-kilted: build/kilted.txt ## the tests that need ROS on ROS 2 Kilted, in .venv-kilted
 	$(MAKE) venv VENV=.venv-kilted EXTRAS=sim,test WHEELS='-r test/kilted.txt' PINS=$<
-	.venv-kilted/bin/python -m pytest $(shell grep -lE 'rclpy|_ros\.nodes' test/test_*.py) $(ARGS)
+	.venv-kilted/bin/python -m pytest -n 2 --dist loadfile $(shell grep -lE 'rclpy|_ros\.nodes' test/test_*.py) $(ARGS)
 
 # All but the wheels of Jazzy.
 build/kilted.txt: constraints.txt
