@@ -100,7 +100,7 @@ def sent(policy, monkeypatch):
     """What the policy publishes, by topic."""
     publishers = {
         'command': policy.commands,
-        'uncertainty': policy.uncertainty,
+        'uncertainty': policy.uncertainty.every,
         'plan_spreads': policy.plan_spreads,
     }
     sent = {name: [] for name in publishers}
@@ -129,7 +129,7 @@ def diagnosis(policy):
 def test_nothing_is_told_to_nobody(policy, sent, tiny_prior, monkeypatch):
     believe(policy, tiny_prior)
     for listeners in (0, 1):
-        monkeypatch.setattr(policy.uncertainty, 'get_subscription_count', lambda n=listeners: n)
+        monkeypatch.setattr(policy.uncertainty.every, 'get_subscription_count', lambda n=listeners: n)
         tell_state(policy, listeners)
         assert (len(sent['command']), len(sent['uncertainty'])) == (listeners + 1, listeners)
 

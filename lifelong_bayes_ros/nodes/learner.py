@@ -35,12 +35,12 @@ from .choices import choice_from_msg
 from .codecs import (
     bytes_to_msg,
     event_to_msg,
-    named,
     table_to_msg,
     transition_from_msg,
 )
 from .devices import usable_device
 from .disk import room
+from .figures import Figures
 
 torch.set_num_threads(1)
 
@@ -94,7 +94,7 @@ class LearnerNode(BaseNode):
         self.trunk = self.advertise(topics.TRUNK)
         self.head = self.advertise(topics.HEAD)
         self.memory = self.advertise(topics.MEMORY)
-        self.figures = self.advertise(topics.LEARNER_STATE)
+        self.figures = Figures(self, topics.LEARNER_STATE, topics.LEARNER_DISPLAY)
         self.events = self.advertise(topics.EVENT)
         self.listen(topics.TRANSITION, self._on_transition, mend='start transition_streamer')
         self.serve(Trigger, '~/consolidate', self._on_consolidate)
@@ -238,9 +238,9 @@ class LearnerNode(BaseNode):
         self.trunk.publish(bytes_to_msg(data))
 
     def _publish_figures(self) -> None:
-        if not self.figures.get_subscription_count():
-            return
         learner = self.learner
+        if not self.figures.wanted(learner.stamp_ns):
+            return
         report = learner.report
         noise = np.sqrt(learner.live.noise.variance) * learner.dynamics.scale
         values = {
@@ -257,7 +257,7 @@ class LearnerNode(BaseNode):
             **{f'changed.{n}': p for n, p in learner.changed.items()},
             **learner.outcomes.channels(),
         }
-        self.figures.publish(named(values, learner.stamp_ns))
+        self.figures.publish(values, learner.stamp_ns)
 
     def _publish_events(self) -> None:
         for event in self.learner.take_events():

@@ -38,11 +38,11 @@ from .codecs import (
     action_to_msg,
     command_to_msg,
     msg_to_bytes,
-    named,
     read_channels,
     table_to_msg,
 )
 from .devices import usable_device
+from .figures import Figures
 from .forecaster import Forecaster
 from .goals import read_goal
 from .operator import NOT_YET, Operator
@@ -117,7 +117,7 @@ class Policy(BaseNode):
         mend = "start the robot's controller, or mend command in the robot file"
         self.commands = self.advertise(topics.command_topic(self.spec), mend)
         self.actions = self.advertise(topics.ACTION)
-        self.uncertainty = self.advertise(topics.UNCERTAINTY)
+        self.uncertainty = Figures(self, topics.UNCERTAINTY, topics.UNCERTAINTY_DISPLAY)
         self.choices = self.advertise(topics.CHOICE) if self.spec.policy.used else None
         self.plans = self.advertise(topics.PLAN)
         self.plan_spreads = self.advertise(topics.PLAN_SPREAD)
@@ -443,7 +443,7 @@ class Policy(BaseNode):
         self.counts['alone'] += act.alone
         self.counts['stale belief'] += act.stale
         self.conservative = _why_careful(act, belief, self.spec.safety.ood.begin)
-        if act.spread is not None and self.uncertainty.get_subscription_count():
+        if act.spread is not None and self.uncertainty.wanted(act.stamp_ns):
             command = controller.safety.last if act.command is None else act.command
             outcomes = outcome_channels(controller.dynamics, belief, state.x, command)
             self._publish_uncertainty(act, belief, outcomes)
@@ -501,7 +501,7 @@ class Policy(BaseNode):
             for i, name in enumerate(a.name for a in self.spec.action):
                 values[f'{name}.policy'] = command[i]
                 values[f'{name}.policy_epistemic'] = act.advice.spread[i] * half[i]
-        self.uncertainty.publish(named(values | outcomes, act.stamp_ns))
+        self.uncertainty.publish(values | outcomes, act.stamp_ns)
 
     # ------------------------------------------------------------------ safety
     def _put_off(self) -> None:

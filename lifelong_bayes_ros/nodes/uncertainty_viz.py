@@ -84,7 +84,7 @@ class UncertaintyViz(BaseNode):
             ]
             self.inputs.append(self.glance(topics.PLAN, self._on_plan))
             self.inputs.append(self.glance(topics.PLAN_SPREAD, self._on_spread))
-            for topic in (topics.UNCERTAINTY, topics.LEARNER_STATE):
+            for topic in (topics.UNCERTAINTY_DISPLAY, topics.LEARNER_DISPLAY):
                 # One that is lost is followed by the next: no need to confirm every one.
                 self.inputs.append(self.glance(topic, self._on_figures, qos.SENSOR))
         elif self.inputs and not wanted:

@@ -58,8 +58,8 @@ class Watch:
         self.heard_at: dict[str, float] = {}  # by topic
         self.left_out: dict[str, str] = {}  # by topic: why a message of it is not shown
         for topic, callback in (
-            (topics.LEARNER_STATE, self._on_figures),
-            (topics.UNCERTAINTY, self._on_figures),
+            (topics.LEARNER_DISPLAY, self._on_figures),
+            (topics.UNCERTAINTY_DISPLAY, self._on_figures),
             (topics.EVENT, self._on_event),
             (topics.DIAGNOSTICS, self._on_diagnostics),
         ):
@@ -132,7 +132,7 @@ class Watch:
             f'belief is {1e3 * f.get("belief_age", math.nan):.0f} ms old',
         ]
         now = time.monotonic()
-        for topic in (topics.LEARNER_STATE, topics.UNCERTAINTY):
+        for topic in (topics.LEARNER_DISPLAY, topics.UNCERTAINTY_DISPLAY):
             silent = now - self.heard_at.get(topic.name, -math.inf)
             if silent > STALE:
                 since = 'yet' if math.isinf(silent) else f'for {silent:.0f} s'

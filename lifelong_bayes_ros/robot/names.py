@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 NAMESPACE = '/lifelong'  # of the nodes, unless they are started in another one
 OWN = (  # topics that the nodes have among themselves, see `nodes.topics`
     *('transition', 'episode', 'belief/trunk', 'belief/head', 'belief/memory', 'belief/policy'),
-    *('learner_state', 'event', 'choice', 'action', 'uncertainty', 'plan', 'uncertainty/plan'),
+    *('learner_state', 'learner_state/display', 'event', 'choice', 'action', 'plan'),
+    *('uncertainty', 'uncertainty/display', 'uncertainty/plan'),
     *('policy/estop', 'sim_robot/regime', '/clock', '/diagnostics', 'markers', 'predicted_path'),
     *('predicted_pose', 'memory_map'),
 )
