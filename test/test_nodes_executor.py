@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 import rclpy
@@ -101,6 +102,36 @@ def test_a_request_is_seen_without_a_round_of_rclpy(served):
     client.call_async(Trigger.Request())
     served.until(lambda: requests)
     assert len(requests) == 1
+
+
+def test_a_timer_is_called_without_a_round_of_rclpy(served):
+    served.executor._look_at = served.executor._rclpy_at = time.monotonic() + 60.0
+    served.node.create_timer(0.02, lambda: served.ticks.append(time.monotonic()))
+    started = time.monotonic()
+    served.until(lambda: len(served.ticks) >= 5)
+    assert served.ticks[-1] - started > 4 * 0.02 - 0.01
+    assert min(after - before for before, after in pairwise(served.ticks)) > 0.0
+
+
+@pytest.mark.parametrize('end', ['cancel', 'reset', 'destroy'])
+def test_a_timer_that_a_message_puts_off_is_not_called_in_the_same_round(served, end):
+    timer = served.node.create_timer(0.05, lambda: served.ticks.append(time.monotonic()))
+
+    def put_off(message):
+        if end == 'destroy':
+            served.node.destroy_timer(timer)
+        else:
+            getattr(timer, end)()
+
+    served.node.create_subscription(Int32, 'put_off', put_off, 100)
+    output = served.other.create_publisher(Int32, 'put_off', 100)
+    served.until(lambda: output.get_subscription_count() > 0 and served.ticks)
+    del served.ticks[:]
+    timer.reset()
+    output.publish(Int32(data=0))
+    time.sleep(0.1)  # both wait now
+    served.executor.round(0.0)
+    assert not served.ticks
 
 
 def test_a_round_of_rclpy_that_finds_no_end_is_left_for_requests(served, monkeypatch):

@@ -129,7 +129,8 @@ def diagnosis(policy):
 def test_nothing_is_told_to_nobody(policy, sent, tiny_prior, monkeypatch):
     believe(policy, tiny_prior)
     for listeners in (0, 1):
-        monkeypatch.setattr(policy.uncertainty.every, 'get_subscription_count', lambda n=listeners: n)
+        listened_to = policy.uncertainty.every
+        monkeypatch.setattr(listened_to, 'get_subscription_count', lambda n=listeners: n)
         tell_state(policy, listeners)
         assert (len(sent['command']), len(sent['uncertainty'])) == (listeners + 1, listeners)
 

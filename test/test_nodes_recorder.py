@@ -209,5 +209,6 @@ def test_the_terminal_leaves_out_figures_of_others_with_a_word():
     hub.hear[topics.LEARNER_DISPLAY.name](named({'surprise.fast': 1.25}, 8))
     hub.hear[topics.LEARNER_DISPLAY.name](JointState(name=['a', 'b'], position=[1.0]))
     said = screen(watch)
-    assert 'left out on learner_state/display: 2 names with 1 values are no figures of our nodes' in said
+    why = '2 names with 1 values are no figures of our nodes'
+    assert f'left out on learner_state/display: {why}' in said
     assert 'surprise 1.25' in said

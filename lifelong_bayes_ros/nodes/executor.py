@@ -27,16 +27,16 @@ RARELY = 0.5  # s between two rounds of rclpy with all that it serves, whatever 
 
 
 class Executor(SingleThreadedExecutor):
-    """Takes messages by itself, and leaves all else to rclpy's own rounds.
+    """Takes messages and calls timers by itself, and leaves all else to rclpy's own rounds.
 
     For every message rclpy builds anew, in Python, all that it waits for, and a task. Here a round
-    waits for messages, timers and answers alone, and hands messages to their callbacks directly. A
-    round of rclpy follows when one of the others is there. For requests it looks every `SELDOM`
+    waits for messages, timers and answers alone, and calls back the first two directly. A round of
+    rclpy follows when an answer is there. For requests it looks every `SELDOM`
     seconds only: a node has a dozen services that are hardly ever called, while messages come a
     hundred times per second. Events, as of incompatible QoS, are served every `RARELY` seconds.
 
-    Callbacks of subscriptions take the message alone and are no coroutines; what is destroyed is
-    destroyed in the thread that spins.
+    Callbacks of subscriptions take the message alone, those of timers nothing, and none is a
+    coroutine; what is destroyed is destroyed in the thread that spins.
     """
 
     def __init__(self, context: Context | None = None) -> None:
@@ -79,7 +79,8 @@ class Executor(SingleThreadedExecutor):
             return
         self._check()
         pointers = set(waiting.get_ready_entities('subscription'))
-        others = waiting.get_ready_entities('timer') or waiting.get_ready_entities('client')
+        due = set(waiting.get_ready_entities('timer'))
+        others = bool(waiting.get_ready_entities('client'))
         ready = [s for s in subscriptions if s.handle.pointer in pointers]
         for subscription in ready:
             handle = subscription.handle
@@ -90,6 +91,9 @@ class Executor(SingleThreadedExecutor):
                 continue
             if taken is not None:
                 subscription.callback(taken[0])
+        for timer in timers:
+            if timer.handle.pointer in due and self._is_called(timer):
+                timer.callback()
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + SELDOM
             others = self._look(nodes) or others
@@ -98,6 +102,18 @@ class Executor(SingleThreadedExecutor):
                 self._serve_others()
             finally:
                 self._asked = False
+
+    @staticmethod
+    def _is_called(timer: Timer) -> bool:
+        """Whether a timer that woke us is due, and marked as called."""
+        try:
+            with timer.handle:
+                ready = timer.handle.is_timer_ready()  # a callback of this round may have reset it
+                if ready:
+                    timer.handle.call_timer()
+                return ready
+        except InvalidHandle:  # or have destroyed it
+            return False
 
     def _check(self) -> None:
         if not self.context.ok():
