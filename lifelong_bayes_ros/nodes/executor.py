@@ -17,12 +17,11 @@ from rclpy.executors import (
     SingleThreadedExecutor,
     TimeoutException,
 )
-from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-SELDOM = 0.05  # s between two looks for requests, which hardly ever come
+SELDOM = 0.05  # s for which requests, which hardly ever come, may wait
 RARELY = 0.5  # s between two rounds of rclpy with all that it serves, whatever else comes
 
 
@@ -31,9 +30,10 @@ class Executor(SingleThreadedExecutor):
 
     For every message rclpy builds anew, in Python, all that it waits for, and a task. Here a round
     waits for messages, timers and answers alone, and calls back the first two directly. A round of
-    rclpy follows when an answer is there. For requests it looks every `SELDOM`
-    seconds only: a node has a dozen services that are hardly ever called, while messages come a
-    hundred times per second. Events, as of incompatible QoS, are served every `RARELY` seconds.
+    rclpy follows when one of the others is there. A round waits for requests as well if none did
+    for `SELDOM` seconds: a node has a dozen services that are hardly ever called, while messages
+    come a hundred times per second. Events, as of incompatible QoS, are served every `RARELY`
+    seconds.
 
     Callbacks of subscriptions take the message alone, those of timers nothing, and none is a
     coroutine; what is destroyed is destroyed in the thread that spins.
@@ -41,10 +41,11 @@ class Executor(SingleThreadedExecutor):
 
     def __init__(self, context: Context | None = None) -> None:
         super().__init__(context=context)
-        self._look_at = 0.0  # when to look for requests
+        self._look_at = 0.0  # when to wait for requests as well
         self._rclpy_at = 0.0  # when a round of rclpy is due, whatever comes
         self._asked = False  # whether this round of rclpy is for requests as well
-        self._kept: dict[str, tuple[tuple[int, ...], WaitSet]] = {}
+        # By whether requests are waited for: sizes, and what was made for them.
+        self._kept: dict[bool, tuple[tuple[int, ...], WaitSet]] = {}
 
     def can_execute(self, entity: Any) -> bool:
         """Whether to wait for an entity in this round of rclpy."""
@@ -64,7 +65,8 @@ class Executor(SingleThreadedExecutor):
             ExternalShutdownException: the context was shut down.
         """
         self._check()
-        nodes = self.get_nodes()
+        nodes, now = self.get_nodes(), time.monotonic()
+        looks = now >= self._look_at
         subscriptions = [
             subscription
             for node in nodes
@@ -73,14 +75,17 @@ class Executor(SingleThreadedExecutor):
         ]
         timers = [timer for node in nodes for timer in node.timers]
         clients = [client for node in nodes for client in node.clients]
-        left = min(seconds, max(self._look_at - time.monotonic(), 0.0))
-        waiting = self._wait(left, subscriptions, timers, clients)
+        services = [service for node in nodes for service in node.services] if looks else []
+        until = self._rclpy_at if looks else self._look_at
+        left = min(seconds, max(until - now, 0.0))
+        waiting = self._wait(left, subscriptions, timers, clients, services)
         if waiting is None:
             return
         self._check()
         pointers = set(waiting.get_ready_entities('subscription'))
-        due = set(waiting.get_ready_entities('timer'))
-        others = bool(waiting.get_ready_entities('client'))
+        rung = set(waiting.get_ready_entities('timer'))
+        asked = bool(waiting.get_ready_entities('service'))
+        answered = bool(waiting.get_ready_entities('client'))
         ready = [s for s in subscriptions if s.handle.pointer in pointers]
         for subscription in ready:
             handle = subscription.handle
@@ -92,12 +97,15 @@ class Executor(SingleThreadedExecutor):
             if taken is not None:
                 subscription.callback(taken[0])
         for timer in timers:
-            if timer.handle.pointer in due and self._is_called(timer):
+            if timer.handle.pointer in rung and self._is_called(timer):
                 timer.callback()
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + SELDOM
-            others = self._look(nodes) or others
-        if others:
+        now = time.monotonic()
+        if looks:
+            self._look_at = now + SELDOM
+        if now >= self._rclpy_at:
+            self._rclpy_at, asked = now + RARELY, True
+        self._asked = asked
+        if asked or answered:
             try:
                 self._serve_others()
             finally:
@@ -119,33 +127,20 @@ class Executor(SingleThreadedExecutor):
         if not self.context.ok():
             raise ExternalShutdownException
 
-    def _look(self, nodes: Sequence[Node]) -> bool:
-        """Whether a request is there, or a round of rclpy is due."""
-        now = time.monotonic()
-        self._asked = now >= self._rclpy_at
-        services = [service for node in nodes for service in node.services]
-        if self._asked:
-            self._rclpy_at = now + RARELY
-        elif services:
-            waiting = self._wait(0.0, services=services)
-            self._asked = waiting is not None and bool(waiting.get_ready_entities('service'))
-        return self._asked
-
     def _wait(
         self,
         seconds: float,
-        subscriptions: Sequence[Subscription] = (),
-        timers: Sequence[Timer] = (),
-        clients: Sequence[Client] = (),
-        services: Sequence[Service] = (),
+        subscriptions: Sequence[Subscription],
+        timers: Sequence[Timer],
+        clients: Sequence[Client],
+        services: Sequence[Service],
     ) -> WaitSet | None:
         """Wait for one of these to be ready; None where one of them is being destroyed."""
         sizes = len(subscriptions), 0, len(timers), len(clients), len(services), 0
-        what = 'requests' if services else 'all else'
-        known, waiting = self._kept.get(what, ((), None))
+        known, waiting = self._kept.get(bool(services), ((), None))
         if known != sizes:
             waiting = WaitSet(*sizes, self.context.handle)
-            self._kept[what] = sizes, waiting
+            self._kept[bool(services)] = sizes, waiting
         waiting.clear_entities()
         with ExitStack() as held:
             try:
