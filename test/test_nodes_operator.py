@@ -524,6 +524,31 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
     assert bool(requests) == asked  # once more where DDS is slow to bring an answer
 
 
+def test_nodes_that_run_already_are_named_but_not_those_that_were_killed(tmp_path):
+    only = Common(nodes='transition_streamer')
+    with Bringup({'robot': 'quad'}, tmp_path / '1', private=True, common=only) as first:
+        first.start()
+        domain = first.domain_id
+        with (
+            pytest.raises(UserError) as caught,
+            Bringup({'robot': 'quad'}, tmp_path / '2', domain, True, only) as second,
+        ):
+            second.start()
+        where = f'ROS domain {domain}, namespace /lifelong'
+        assert f'in {where}, there runs already: transition_streamer; end it' in str(caught.value)
+        assert not (tmp_path / '2').exists()  # nothing was started
+        elsewhere = replace(only, namespace='/other')
+        with Bringup({'robot': 'quad'}, tmp_path / '3', domain, True, elsewhere) as third:
+            third.start()
+        first.spin(0.1)
+        assert first.watch() == {}
+        first.processes['transition_streamer'].kill()
+        first.processes['transition_streamer'].wait()
+        with Bringup({'robot': 'quad'}, tmp_path / '4', domain, True, only) as fourth:
+            fourth.start()
+            assert fourth.watch() == {}
+
+
 @pytest.mark.parametrize('numbers', [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP]])
 def test_a_service_manager_or_a_closed_terminal_ends_all_nodes_in_order(tmp_path, numbers):
     domain, lock = claim_domain(OF_PROCESSES)

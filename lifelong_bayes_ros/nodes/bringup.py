@@ -34,6 +34,8 @@ from .this_machine import environment, this_machine
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
+LOOK_SECONDS = 0.5  # in which nodes that run already are discovered
+ANSWER_SECONDS = 1.0  # in which those that are alive answer
 OF_NODES, OF_PROCESSES = range(1, 51), range(51, 102)  # domains, see `claim_domain`
 
 
@@ -114,8 +116,11 @@ class Bringup:
         """Start all processes; returns when every node is active, or with `autostart` off at once.
 
         Raises:
-            UserError: a node died or could not be configured or activated; says why.
+            UserError: a node died or could not be configured or activated, or one of its name
+                runs already; says why.
         """
+        if self._lock is None:  # else the domain is our own
+            self._refuse_twins()
         self.logs.mkdir(parents=True, exist_ok=True)
         for start in self.starts:
             self._launch(start)
@@ -199,6 +204,30 @@ class Bringup:
             self._wait(call.done, deadline, calls, f'{label}: not done')
             if not call.result().success:
                 raise UserError(f'{name} did not {label}:\n{self.reason(name)}')
+
+    def _refuse_twins(self) -> None:
+        """Refuse to start beside nodes of the same names: what is asked of one reaches the other.
+
+        Names alone may be those of processes that were killed: DDS forgets them after a while.
+        """
+        names = [start.node.name for start in self.starts]
+        clients = {name: self._client(GetState, f'{name}/get_state') for name in names}
+        until = time.monotonic() + LOOK_SECONDS
+        while time.monotonic() < until:
+            self.spin(0.05)
+        calls = {
+            name: client.call_async(GetState.Request())
+            for name, client in clients.items()
+            if client.service_is_ready()
+        }
+        until = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < until and not all(call.done() for call in calls.values()):
+            self.spin(0.05)
+        if twins := [name for name, call in calls.items() if call.done()]:
+            raise UserError(
+                f'in ROS domain {self.domain_id}, namespace {self.common.namespace}, there runs '
+                f'already: {", ".join(twins)}; end it, or start in another namespace or domain'
+            )
 
     def _answers(self, name: str) -> Callable[[], bool]:
         """Whether a node answers, asked again and again.
