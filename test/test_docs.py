@@ -96,6 +96,8 @@ def test_every_launch_argument_shown_is_a_setting(path):
         'no time comes by /clock',
         'nobody hears ',
         ' is sent',
+        'there runs already: ',
+        'two nodes are called ',
     ],
 )
 def test_what_nodes_say_when_nothing_gets_through_is_looked_up_as_they_say_it(words):

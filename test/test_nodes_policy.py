@@ -412,6 +412,29 @@ def test_time_that_does_not_come_is_said(policy, monkeypatch):
     assert any('no time comes by /clock' in text for text in policy.complaints())
 
 
+def test_a_node_of_the_same_name_is_told_from_one_that_was_killed(policy, monkeypatch):
+    ours, other = ('policy', '/lifelong'), ('policy', '/other')
+    there, now = [ours, other], time.monotonic()
+    monkeypatch.setattr(policy, '_active_at', -100.0)
+    monkeypatch.setattr(policy, 'get_node_names_and_namespaces', lambda: there)
+    monkeypatch.setattr('lifelong_bayes_ros.nodes.base.time.monotonic', lambda: now)
+
+    def told():
+        return any('two nodes are called /lifelong/policy' in text for text in policy.complaints())
+
+    assert not told()
+    there.append(ours)
+    now += 20.0  # as long as DDS may take one for alive
+    assert not told()
+    there.remove(ours)
+    assert not told()
+    there.append(ours)
+    for _ in range(3):
+        assert not told()
+        now += 10.0
+    assert told()
+
+
 ARRAY = Topic('array', Float64MultiArray, topics.ESTOP.qos)
 
 

@@ -103,6 +103,7 @@ WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able 
 CPUS = Parameter('cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any')
 SHARED = (ROBOT, AUTOSTART, WAIT_FOR, CPUS)  # that every node has
 ACK_SECONDS = 4.0  # Fast DDS sends again what was lost on its way after 3 s
+FORGOTTEN = 30.0  # s after which DDS knows no more of a process that was killed
 GIVE_WAY = 5e-4  # s that a thread beside the executor's may keep the interpreter to itself
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -132,9 +133,9 @@ class BaseNode(LifecycleNode):
         self._must_hear: list[tuple[Topic, str]] = []  # what somebody must hear, and the mend
         self._left_out: Counter[str] = Counter()  # of readings, by reason, at the last report
         self._failed = ''  # why the last transition failed
-        self._said: dict[
-            str, tuple[float, str]
-        ] = {}  # when what was skipped was logged, and its text
+        # By what was skipped: when it was logged last, and its text.
+        self._said: dict[str, tuple[float, str]] = {}
+        self._alone_at = time.monotonic()  # when no other node had our name
         self._refused = ''  # why the parameter that was set last was refused
         for row in (*SHARED, *self.PARAMETERS):
             self.declare_parameter(row.name, row.default, row.descriptor())
@@ -484,7 +485,7 @@ class BaseNode(LifecycleNode):
             found += [unheard(self, topic) for topic, _ in self._offered if not topic.readers]
         if time.monotonic() - self._active_at > PATIENCE:
             found += [unheard(self, topic, mend) for topic, mend in self._must_hear]
-            found.append(self._no_time())
+            found += [self._no_time(), self._twin()]
         return [text for text in found if text]
 
     def left_out(self, skipped: Mapping[str, int]) -> str:
@@ -505,6 +506,17 @@ class BaseNode(LifecycleNode):
         if self._now_ns() or not self.value('use_sim_time'):
             return ''
         return 'use_sim_time is on, but no time comes by /clock; start what publishes it'
+
+    def _twin(self) -> str:
+        now, name, space = time.monotonic(), self.get_name(), self.get_namespace()
+        if self.get_node_names_and_namespaces().count((name, space)) < 2:
+            self._alone_at = now
+        if now - self._alone_at < FORGOTTEN:
+            return ''
+        return (
+            f'two nodes are called {space.rstrip("/")}/{name}; end one, or start it in another '
+            'namespace or domain'
+        )
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds

@@ -225,8 +225,9 @@ class Bringup:
             self.spin(0.05)
         if twins := [name for name, call in calls.items() if call.done()]:
             raise UserError(
-                f'in ROS domain {self.domain_id}, namespace {self.common.namespace}, there runs '
-                f'already: {", ".join(twins)}; end it, or start in another namespace or domain'
+                f'in ROS domain {self.domain_id}, namespace {self.common.namespace}, '
+                f'there runs already: {", ".join(twins)}; end it, or start in another namespace '
+                'or domain'
             )
 
     def _answers(self, name: str) -> Callable[[], bool]:
