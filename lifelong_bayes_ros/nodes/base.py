@@ -132,6 +132,7 @@ class BaseNode(LifecycleNode):
         self._complaints: set[str] = set()  # those in force, each logged once
         self._must_hear: list[tuple[Topic, str]] = []  # what somebody must hear, and the mend
         self._left_out: Counter[str] = Counter()  # of readings, by reason, at the last report
+        self.why = ''  # they are left out, where `diagnose` finds that it matters
         self._failed = ''  # why the last transition failed
         # By what was skipped: when it was logged last, and its text.
         self._said: dict[str, tuple[float, str]] = {}
@@ -486,6 +487,7 @@ class BaseNode(LifecycleNode):
         if time.monotonic() - self._active_at > PATIENCE:
             found += [unheard(self, topic, mend) for topic, mend in self._must_hear]
             found += [self._no_time(), self._twin()]
+        found.append(self.why)
         return [text for text in found if text]
 
     def left_out(self, skipped: Mapping[str, int]) -> str:

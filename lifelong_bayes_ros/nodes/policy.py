@@ -113,7 +113,6 @@ class Policy(BaseNode):
         self.forecaster = Forecaster(self._tell_plan, wait=self.lockstep)
         self.counted: Counter[str] = Counter()  # of ticks, when it was reported last
         self._forget()
-        self.why = ''  # readings are left out
         mend = "start the robot's controller, or mend command in the robot file"
         self.commands = self.advertise(topics.command_topic(self.spec), mend)
         self.actions = self.advertise(topics.ACTION)
@@ -273,9 +272,6 @@ class Policy(BaseNode):
         if remarks:
             return WARN, '; '.join(remarks), figures
         return OK, 'acting', figures
-
-    def complaints(self) -> list[str]:
-        return [*super().complaints(), *filter(None, [self.why])]
 
     def _percentiles(self, *percent: float) -> list[tuple[float, float]]:
         ticks = self.tick_seconds or [0.0]

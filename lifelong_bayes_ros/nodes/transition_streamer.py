@@ -35,7 +35,6 @@ class TransitionStreamer(BaseNode):
         self.spec = self.load_spec()
         self.assembler = StateAssembler(self.spec)
         self.builder = TransitionBuilder(self.spec, self.value('episode_length'))
-        self.why = ''  # readings are left out
         self.running: int | None = None  # episode that was announced
         self.readings = self.states = self.states_before = self.skipped_before = 0
         self.output = self.advertise(topics.TRANSITION)
@@ -76,9 +75,6 @@ class TransitionStreamer(BaseNode):
             return WARN, 'few states come in', figures
         self.why = ''
         return OK, 'streaming', figures
-
-    def complaints(self) -> list[str]:
-        return [*super().complaints(), *filter(None, [self.why])]
 
     def _on_state(self, source: str, message: Any) -> None:
         self.readings += 1
