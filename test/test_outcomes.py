@@ -272,6 +272,18 @@ def test_a_resumed_learner_goes_on_bit_for_bit(prior, tmp_path):
     heads_equal(resumed.outcomes.without(9), whole.outcomes.without(9))
 
 
+def test_outcomes_keep_the_order_of_the_robot_file_through_a_restart(tiny_prior, tmp_path):
+    text = load_robot('quad').model_dump(mode='json')
+    text['outcomes'] = dict.fromkeys(('slip', 'contact'), OUTCOMES['contact'])
+    spec = parse_robot(yaml.safe_dump(text, sort_keys=False), 'mine.yaml')
+    prior = replace(tiny_prior, dynamics=replace(tiny_prior.dynamics, spec=spec))
+    made = learner(prior, [replace(t, outcomes=(0, 1)) for t in stream(HOME, 20, 1)])
+    save_state(made, tmp_path)
+    resumed = load_state(tmp_path)
+    assert list(resumed.outcomes.heads()) == ['slip', 'contact']
+    heads_equal(resumed.outcomes, made.outcomes)
+
+
 # ---------------------------------------------------------------------- memory
 def test_a_forgotten_episode_was_never_seen(prior):
     first, second = labelled(60, 8), labelled(50, 9, first=60, episode=1)

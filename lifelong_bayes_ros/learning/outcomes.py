@@ -173,6 +173,7 @@ class Outcomes:
     def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Go on as when `state` was called, on the trunk of then."""
         trunk = self.model.trunk
+        order = list(self.classes)  # that of the robot file: JSON sorts keys, labels go by it
 
         def model(name: str) -> OutcomeModel:
             mine = {
@@ -180,7 +181,8 @@ class Outcomes:
                 for k, a in arrays.items()
                 if k.startswith(f'{name}.')
             }
-            return OutcomeModel.from_state(trunk, mine, meta[name])
+            heads = {n: meta[name]['outcomes'][n] for n in order}
+            return OutcomeModel.from_state(trunk, mine, {**meta[name], 'outcomes': heads})
 
         self.model, self.start = model('now'), model('start')
         self._middle = None if meta['at'] is None else (meta['at'], model('middle'))
