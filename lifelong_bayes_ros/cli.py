@@ -38,6 +38,11 @@ def status_bar() -> Iterator[Any]:
         yield status
 
 
+def say(line: str) -> None:
+    """Tell the person who waits, on stderr."""
+    console.print(line, highlight=False, markup=False)
+
+
 def print_rows(report: dict[str, Any]) -> None:
     """The rows of a report as a table on stdout."""
     table = Table()
@@ -117,7 +122,7 @@ def life(args: argparse.Namespace) -> int:
             methods_given(args.methods),
             args.jobs,
             args.ray,
-            lambda line: console.print(line, highlight=False, markup=False),
+            say,
         )
     if not args.json:
         print_summaries(report)
@@ -157,7 +162,7 @@ def pretrain(args: argparse.Namespace) -> int:
     dynamics = prior.dynamics
     print(f'prior {fingerprint(prior)} of robot {dynamics.spec.name}: {dynamics.size} parameters')
     if remark:
-        console.print(remark, highlight=False, markup=False)
+        say(remark)
     if args.out is not None:
         write_atomically(args.out, encode_prior(prior, **meta))
         print(args.out)
@@ -178,7 +183,7 @@ def pretrain_from_bags(bags: list[Path], args: argparse.Namespace) -> tuple[Any,
         def progress(share: float, what: str) -> None:
             status(what, share)
 
-        segments = read_segments(bags, spec, config.segment, progress)
+        segments = read_segments(bags, spec, config.segment, progress, say)
         prior = recorded_prior(segments, spec, args.seed, config, progress)
     count = sum(len(s.x) for s in segments)
     print(f'{count} transitions in {len(segments)} segments')

@@ -133,6 +133,20 @@ def spoil(tape: list[Transition], **changes) -> list[Transition]:
     return [replace(t, **changes) for t in tape]
 
 
+def moved(tape: list[Transition], position) -> list[Transition]:
+    """The same with channel x at `position(k)` before the k-th transition."""
+    made = []
+    for k, t in enumerate(tape):
+        state, after = t.state.copy(), t.next_state.copy()
+        state[0], after[0] = position(k), position(k + 1)
+        made.append(replace(t, state=state, next_state=after))
+    return made
+
+
+def still(tape: list[Transition], position: float) -> list[Transition]:
+    return moved(tape, lambda k: position)
+
+
 @pytest.mark.parametrize(
     ('tape_of', 'words'),
     [
@@ -140,8 +154,24 @@ def spoil(tape: list[Transition], **changes) -> list[Transition]:
         (lambda tape: tape[:150], 'needs at least 200'),
         (lambda tape: spoil(tape[:900], next_state=np.full(6, np.nan, np.float32)), '0 of 900'),
         (lambda tape: spoil(tape[:900], action=np.zeros(2, np.float32)), 'left, right never'),
+        (lambda tape: spoil(tape[:900], action=np.full(2, 99.0, np.float32)), 'beyond the limits'),
+        (
+            lambda tape: [t for k in range(3) for t in still(tape[300 * k : 300 * k + 300], k)],
+            'channel x changes by the same amount, or not at all',
+        ),
+        (lambda tape: moved(tape[:900], lambda k: 0.1 * k), 'channel x changes by the same'),
+        (lambda tape: moved(tape[:900], lambda k: 1 + 1.2e-7 * (k % 2)), 'channel x never'),
     ],
-    ids=['empty', 'short', 'not finite', 'constant commands'],
+    ids=[
+        'empty',
+        'short',
+        'not finite',
+        'constant commands',
+        'commands beyond the limits',
+        'constant within episodes',
+        'constant rate',
+        'rounding alone',
+    ],
 )
 def test_a_bag_without_enough_to_learn_from_is_refused(tape_of, words, tape, tmp_path, capsys):
     write_bag(tmp_path / 'bag', None, tape_of(tape), 'a digest, so that it is a bag')
@@ -152,6 +182,35 @@ def test_a_bag_without_enough_to_learn_from_is_refused(tape_of, words, tape, tmp
     assert words in said
     assert 'Traceback' not in said
     assert not out.exists()
+
+
+def test_what_no_learner_would_learn_from_is_left_out_and_counted(tape, tmp_path):
+    good = [t for t in tape if t.usable][:900]
+    good = [replace(t, sequence=k) for k, t in enumerate(good)]
+    bad, outliers = list(good), {100: 1e30, 200: -1e3, 300: 300.0}
+    for k, value in outliers.items():
+        state = good[k].state.copy()
+        state[3] = value
+        bad[k] = replace(good[k], state=state)
+    bad[400] = replace(good[400], action=QUAD.action_high.astype(np.float32) * 3)
+    bad[500] = replace(good[500], next_state=np.full(6, np.nan, np.float32))
+    write_bag(tmp_path / 'bag', None, bad, None)
+    said: list[str] = []
+    segments = read_segments([tmp_path / 'bag'], QUAD, 200, notify=said.append)
+    sound = [t.state for k, t in enumerate(good) if k not in {*outliers, 400, 500}]
+    np.testing.assert_array_equal(np.concatenate([s.x for s in segments]), sound)
+    assert len(said) == 1 and said[0].startswith(
+        '5 of 900 transitions are left out: 1 command beyond the limits, 1 not finite, '
+        '3 out of range; correct the limits in the robot file'
+    )
+
+
+def test_rare_motion_of_a_robot_at_rest_is_no_wild_reading():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1e-4, (1000, 6))
+    x[:50] = 2 * np.sin(np.linspace(0, 2 * np.pi, 50))[:, None]
+    kept = recorded.without_wild([Data(x[:-1], np.zeros((999, 2)), x[1:])], QUAD)
+    assert len(kept[0].x) == 999
 
 
 def test_a_bag_of_a_robot_of_other_dimensions_is_refused(bag, capsys):

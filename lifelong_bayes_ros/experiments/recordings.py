@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from ..learning.admission import SLACK
 from ..learning.pretrain import Data, Progress
-from ..learning.recorded import segmented
+from ..learning.recorded import segmented, without_wild
 from ..robot import wire
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Flag, Transition
 from .bag import Bag, legible, open_bag
 
 TOPIC = 'transition'
+BEYOND, FAR = 'command beyond the limits', 'out of range'  # as the online learner says it
 
 
 def recorded_spec(path: Path) -> RobotSpec:
@@ -35,22 +38,26 @@ def read_segments(
     spec: RobotSpec,
     least: int,
     progress: Progress = lambda share, what: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> list[Data]:
     """Segments of at least `least` usable transitions each; see `learning.recorded.segmented`.
 
-    A stretch ends with its episode, where transitions were lost and where one is not usable.
+    A stretch ends with its episode, where transitions were lost and where one is not usable. What
+    an online learner would refuse is left out, as are readings far from all others of the bags.
 
     Args:
         paths: bag folders.
         spec: the robot.
         least: transitions per segment.
         progress: called with the share read.
+        notify: told how many transitions are left out, and why.
 
     Raises:
         UserError: no bag, of another robot, without transitions or with too few usable ones.
     """
-    segments: list[Data] = []
-    seen = usable = 0
+    recorded: list[list[Data]] = []
+    left: Counter[str] = Counter()
+    seen = 0
     for number, path in enumerate(paths):
         with open_bag(path) as bag:
             _check_robot(bag, spec)
@@ -62,12 +69,14 @@ def read_segments(
                 lost = before is not None and (
                     transition.sequence != before.sequence + 1 or before.ends_episode
                 )
-                good = transition.usable and _finite(transition)
-                if lost or not good:
+                why = _refusal(spec, transition)
+                if lost or why:
                     stretches.append([])
-                if good:
+                if why:
+                    left[why] += 1
+                else:
                     stretches[-1].append(transition)
-                seen, usable = seen + 1, usable + good
+                seen += 1
                 gaps += Flag.GAP in transition.flags
                 before = transition
                 if count % 500 == 0:
@@ -80,15 +89,43 @@ def read_segments(
                 f'{spec.period} s long; correct `period` in the robot file, or the rate of the '
                 'sensors'
             )
-        segments += segmented([_data(s) for s in stretches if s], least)
+        recorded.append([_data(s) for s in stretches if s])
+    sane = iter(without_wild([s for stretches in recorded for s in stretches], spec))
+    kept = [[next(sane) for _ in stretches] for stretches in recorded]
+    usable = sum(len(s.x) for stretches in kept for s in stretches)
+    wild = seen - left.total() - usable
+    if wild:
+        left[FAR] = wild
+    if left:
+        mend = '; correct the limits in the robot file if the robot did that'
+        mend = mend if left.keys() & {BEYOND, FAR} else ''
+        notify(f'{left.total()} of {seen} transitions are left out: {_told(left)}{mend}')
+    segments = [s for stretches in kept for s in segmented(stretches, least)]
     if not segments:
         where = ', '.join(map(str, paths))
+        others = f' (the others: {_told(left)})' if left else ''
         raise UserError(
-            f'{where}: {usable} of {seen} transitions are usable (finite, with a command, one '
-            f'period long); pre-training needs at least {least} in a bag, and some thousands, '
-            'under all conditions that the robot will meet, to be of use'
+            f'{where}: {usable} of {seen} transitions are usable{others}; pre-training needs at '
+            f'least {least} in a bag, and some thousands, under all conditions that the robot '
+            'will meet, to be of use'
         )
     return segments
+
+
+def _refusal(spec: RobotSpec, transition: Transition) -> str:
+    """Why a transition is left out, by the rules of `learning.admission` that need no prior."""
+    if not transition.usable:
+        return 'not usable'
+    if not _finite(transition):
+        return 'not finite'
+    slack = SLACK * spec.action_half_range
+    low, high = spec.action_low - slack, spec.action_high + slack
+    beyond = bool(((transition.action < low) | (transition.action > high)).any())
+    return BEYOND if beyond else ''
+
+
+def _told(left: Counter[str]) -> str:
+    return ', '.join(f'{count} {why}' for why, count in left.items())
 
 
 def _transitions(bag: Bag, spec: RobotSpec) -> Iterator[Transition]:

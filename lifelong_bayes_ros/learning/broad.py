@@ -36,7 +36,7 @@ def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int
     """
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
-    size, scale = _sizes(spec)
+    size, scale = sizes(spec)
     encoder = Encoder.of(spec)
     x, u = operating_range(spec, rng, SAMPLES)
     inputs = encoder(x, u)
@@ -77,13 +77,13 @@ def operating_range(
     spec: RobotSpec, rng: np.random.Generator, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """States [n, ds] and commands [n, da] all over where the robot file lets the robot go."""
-    size = _sizes(spec)[0]
+    size = sizes(spec)[0]
     centre = np.array([_centre(spec, c) for c in spec.state])
     x = centre + size * rng.uniform(-1, 1, (n, len(size)))
     return x, rng.uniform(spec.action_low, spec.action_high, (n, len(spec.action)))
 
 
-def _sizes(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:
+def sizes(spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:
     """How far channels go from their centre [ds], and how far within one control step [ds].
 
     A channel moves like its goal's wave, but `MARGIN` times as far; without one, by half the range

@@ -14,13 +14,17 @@ import numpy as np
 from ..dynamics.model import Dynamics, Prior
 from ..errors import UserError
 from ..robot.spec import RobotSpec
-from .broad import operating_range
+from .broad import operating_range, sizes
 from .pretrain import Data, PretrainConfig, Progress, covariance_of, ridge, train_trunk
 
 VARIANCE = 1.0  # of a prediction, in units of y, that no segment needs to have shown
 WEIGHT = 0.1  # of a transition: neighbours tell much the same, and feedback hides causes
 ENOUGH = 38_400  # transitions of a recording that get all training steps
 LEAST_STEPS = 1 / 8  # share of them that the smallest recording gets
+STILL = 1e-5  # of what the robot file lets a channel do; what varies less teaches nothing
+ROUNDING = float(np.finfo(np.float32).eps)  # of a reading on its topic, relative
+WILD = 10.0  # times as far from the median as nearly all readings; beyond, it is no motion
+MOST = (0.1, 0.5, 0.9)  # quantiles: nearly all readings lie between, however wild the others are
 
 
 def pretrain_recorded(
@@ -44,7 +48,7 @@ def pretrain_recorded(
         progress: called with the share done in [0, 1] and what is going on.
 
     Raises:
-        UserError: a channel or a command never changes.
+        UserError: a channel or a command never changes, or by the same amount in every step.
     """
     config = config or PretrainConfig()
     rng = np.random.default_rng(seed)
@@ -110,6 +114,23 @@ def segmented(stretches: Sequence[Data], least: int) -> list[Data]:
     return segments
 
 
+def without_wild(stretches: Sequence[Data], spec: RobotSpec) -> list[Data]:
+    """The same without the transitions of which a reading, or its change, is out of all range.
+
+    Standard deviations would not tell, for a wild reading makes them large. What the robot file
+    lets a channel do is the least range, for a robot may be at rest most of the time.
+    """
+    if not stretches:
+        return []
+    size, step = sizes(spec)
+    values = [np.hstack([s.x, s.x_next, spec.wrap(s.x_next - s.x)]) for s in stretches]
+    low, middle, high = np.quantile(np.concatenate(values), MOST, axis=0)
+    reach = np.maximum(high - middle, middle - low)
+    reach = WILD * np.maximum(reach, np.concatenate([size, size, step]))
+    near = [(np.abs(v - middle) <= reach).all(axis=1) for v in values]
+    return [_rows(s, kept) for s, kept in zip(stretches, near, strict=True)]
+
+
 def _unseen(phi: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Covariance [ds·nf, ds·nf] of the broad prior after features φ [n, nf]: what they left open.
 
@@ -125,15 +146,22 @@ def _unseen(phi: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def _check_variety(data: Data, spec: RobotSpec) -> None:
-    for kind, names, values in (
-        ('channel', spec.state_names, data.x),
-        ('command', spec.action_names, data.u),
+    size, step = sizes(spec)
+    change = spec.wrap(data.x_next - data.x)
+    rounding = ROUNDING * np.abs(data.x).max(axis=0)
+    never = 'never changes in'
+    same = 'changes by the same amount, or not at all, in every step of'
+    for kind, names, values, least, what in (
+        ('channel', spec.state_names, data.x, STILL * size, never),
+        ('command', spec.action_names, data.u, STILL * spec.action_half_range, never),
+        # The unit of what is predicted is its standard deviation.
+        ('channel', spec.state_names, change, np.maximum(STILL * step, rounding), same),
     ):
-        still = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
+        still = [n for n, s in zip(names, values.std(axis=0) <= least, strict=True) if s]
         if still:
             raise UserError(
-                f'{kind} {", ".join(still)} never changes in the recording; record the robot '
-                'while all of it moves, or take it out of the robot file'
+                f'{kind} {", ".join(still)} {what} the recording; record the robot while all of '
+                'it moves, or take it out of the robot file'
             )
 
 
