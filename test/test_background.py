@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.model import Dynamics
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.learning import candidate as candidates
 from lifelong_bayes_ros.learning import surprise
+from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.candidate import Job
 from lifelong_bayes_ros.learning.codec import fingerprint
 from lifelong_bayes_ros.learning.learner import Learner
@@ -22,8 +24,21 @@ from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.learning.transport import Transport, carry_prior, fit, rewhiten
 from lifelong_bayes_ros.memory.reservoir import Sample
-from plants import HOME, LOSS, QUAD, gaussian, linear_samples, observe, random_dynamics, stream
+from lifelong_bayes_ros.robot.spec import load_robot
+from lifelong_bayes_ros.robot.transitions import Flag, Transition
+from plants import (
+    DELAYS,
+    HOME,
+    LOSS,
+    QUAD,
+    gaussian,
+    linear_samples,
+    observe,
+    random_dynamics,
+    stream,
+)
 
+ARM = load_robot('arm')
 DRAG = [{'quadratic_drag': {'coefficient': 2.4}}]
 FAST = LearnerConfig(trunk_every=200, trunk_window=400, trunk_steps=5)
 LIFE = stream(HOME, 100, 0) + stream(DRAG, 1500, 1, 100)[:700]
@@ -246,12 +261,22 @@ def ruin(job, device, stopped=lambda: False):
     )
 
 
-def fail(job, device, stopped=lambda: False):
-    raise RuntimeError('out of memory')
+def fails(fault):
+    def fail(job, device, stopped=lambda: False):
+        raise fault
+
+    return fail
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'why'), [(ruin, 'too few'), (fail, 'out of memory'), (None, 'memory grew')]
+    ('wrong', 'why'),
+    [
+        (ruin, 'too few'),
+        (fails(RuntimeError('out of memory')), 'out of memory'),
+        (fails(ValueError('no such curvature')), 'no such curvature'),
+        (fails(FloatingPointError('underflow')), 'underflow'),
+        (None, 'memory grew'),
+    ],
 )
 def test_what_does_harm_changes_nothing_bit_for_bit(
     tiny_prior, head_only, monkeypatch, wrong, why
@@ -266,6 +291,41 @@ def test_what_does_harm_changes_nothing_bit_for_bit(
     assert any(why in e.detail['reason'] for e in events)
     assert learner.prior is tiny_prior
     same_life(learner, head_only)
+
+
+def stands(steps, noise, rng):
+    """A robot at rest: what its sensors say is all but constant."""
+    x = before = np.where([c.derivative_of is None for c in ARM.state], 0.1, 0.0)
+    for n in range(steps):
+        after = x + noise * rng.integers(-1, 2, len(x))
+        yield before, ARM.neutral, after, n
+        before = after
+
+
+def moves_one_joint(steps, rng):
+    """A robot whose elbow stands exactly still."""
+    plant = sim.make('arm')
+    x, u = plant.sample_states(rng, steps), plant.sample_actions(rng, steps)
+    after = plant.one_step(x, u, np.repeat(u[:, None], DELAYS, axis=1))
+    still = [i for i, name in enumerate(ARM.state_names) if 'elbow' in name]
+    for n in range(steps):
+        x[n, still] = after[n, still] = 0.0
+        yield x[n], u[n], after[n], n
+
+
+@pytest.mark.parametrize('noise', [0.0, 1e-6, 1e-5, 1e-4, None])
+def test_channels_that_stand_still_do_no_harm_from_scratch(noise):
+    config, rng = replace(SCRATCH, trunk_every=500), np.random.default_rng(0)
+    learner = Learner(broad_prior(ARM), config)
+    told = moves_one_joint(940, rng) if noise is None else stands(940, noise, rng)
+    for x, u, after, n in told:
+        parts = (np.float32(a) for a in (x, u, after))
+        learner.observe(Transition(*parts, ARM.period, (n + 1) * ARM.period_ns, Flag(0), n, 0))
+    assert learner.learned == 940
+    assert trunk_events(learner)
+    assert learner.live.posterior.factor().isfinite().all()
+    assert np.isfinite(learner.belief().factor).all()
+    learner.background.close()
 
 
 def same_life(learner, other):

@@ -37,9 +37,15 @@ def spoilt(draw):
     part = draw(st.sampled_from(['state', 'action', 'next_state']))
     values = getattr(good, part).copy()
     where = draw(st.integers(0, len(values) - 1))
-    kind = draw(st.sampled_from(['not finite', 'out of range', 'beyond', 'not usable']))
+    kinds = ['not finite', 'out of range', 'beyond', 'not usable', 'dt', 'repeated stamp']
+    kind = draw(st.sampled_from(kinds))
     if kind == 'not usable':
         return replace(good, flags=draw(st.sampled_from(UNUSABLE))), kind
+    if kind == 'dt':
+        dt = draw(st.one_of(BAD, st.sampled_from([0.0, -0.03, 0.0149, 0.0451, 100.0])))
+        return replace(good, dt=dt), 'dt far from the period'
+    if kind == 'repeated stamp':
+        return replace(good, stamp_ns=None), kind
     if kind == 'beyond':
         part, values = 'action', good.action.copy()
         where = draw(st.integers(0, 1))
@@ -60,6 +66,8 @@ def test_spoilt_transitions_are_counted_and_leave_the_posterior_as_it_was(grown,
     digest, skipped, learned = grown.digest(), grown.skipped.copy(), grown.learned
     theta = grown.belief().theta.copy()
     for transition, reason in transitions:
+        if transition.stamp_ns is None:
+            transition = replace(transition, stamp_ns=grown.stamp_ns)
         grown.observe(transition)
         skipped[reason] += 1
     assert grown.digest() == digest and grown.learned == learned
@@ -71,8 +79,8 @@ def test_spoilt_transitions_are_counted_and_leave_the_posterior_as_it_was(grown,
 def test_commands_at_the_limits_are_learned_from(grown):
     good = stream(HOME, 1, 5, 40)[0]
     learner = Learner(plants.tiny_prior(), CONFIG)
-    for value in (QUAD.action_low, QUAD.action_high):
-        learner.observe(replace(good, action=value.astype(np.float32)))
+    for stamp_ns, value in enumerate((QUAD.action_low, QUAD.action_high)):
+        learner.observe(replace(good, action=value.astype(np.float32), stamp_ns=stamp_ns))
     assert learner.learned == 2 and not learner.skipped
 
 

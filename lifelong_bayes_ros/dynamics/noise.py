@@ -11,6 +11,8 @@ MEMORY = 0.98  # keeps about 50 transitions
 PRIOR_WEIGHT = 0.5  # transitions that the pre-trained variance counts for
 GUARD_DOF = 40.0  # degrees of freedom after an event: noise must not absorb a shift
 CAP = 6.0  # one residual counts at most this many variances
+PULL = (1 - MEMORY) * PRIOR_WEIGHT  # towards the pre-trained variance, per transition
+FLOOR = PULL / (1 + PULL)  # share of it that is left of an output which never errs
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,8 @@ class Noise:
     def update(self, square: np.ndarray) -> Noise:
         """Learn from expected squared residuals [ds] under the updated posterior."""
         square = np.minimum(square, CAP * self.variance)
-        pull = (1 - MEMORY) * PRIOR_WEIGHT
         return Noise(
-            MEMORY * self.beta + square + pull * self.prior,
-            MEMORY * self.dof + 1 + pull,
+            MEMORY * self.beta + square + PULL * self.prior,
+            MEMORY * self.dof + 1 + PULL,
             self.prior,
         )

@@ -5,24 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from ..dynamics.model import Dynamics
+from ..robot.outcomes import UNKNOWN
 from ..robot.transitions import Transition
 
 SLACK = 1e-3  # of a command's half range beyond its limits: rounding
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
-def refusal(dynamics: Dynamics, transition: Transition) -> str:
-    """Why nothing can be learned from a transition; empty: it can."""
+def refusal(dynamics: Dynamics, transition: Transition, before_ns: int | None = None) -> str:
+    """Why nothing can be learned from a transition; empty: it can.
+
+    `before_ns`: stamp of the transition before it, if there was one.
+    """
     values = (transition.state, transition.action, transition.next_state)
     if not transition.usable:
         return 'not usable'
     if not all(bool(np.isfinite(v).all()) for v in values):
         return 'not finite'
+    if not transition.timely(dynamics.spec.period):
+        return 'dt far from the period'
+    if not _are_labels(dynamics, transition.outcomes):
+        return 'no label of an outcome'
     if _is_far(dynamics, *(v.astype(float) for v in values)):
         return 'out of range'
     if _is_beyond(dynamics, transition.action):
         return 'command beyond the limits'
-    return ''
+    return 'repeated stamp' if transition.stamp_ns == before_ns else ''
 
 
 def _is_far(dynamics: Dynamics, x: np.ndarray, u: np.ndarray, x_next: np.ndarray) -> bool:
@@ -30,6 +38,16 @@ def _is_far(dynamics: Dynamics, x: np.ndarray, u: np.ndarray, x_next: np.ndarray
     inputs = (trunk.encoder(x[None], u[None]) - trunk.mean) / trunk.scale
     change = dynamics.target(x, x_next)
     return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
+
+
+def _are_labels(dynamics: Dynamics, labels: tuple[int, ...]) -> bool:
+    outcomes = dynamics.spec.outcomes.values()
+    counts = [2 if o.classes is None else len(o.classes) for o in outcomes]
+    # None at all: nobody told, or nobody asked.
+    return not (labels and counts) or (
+        len(labels) == len(counts)
+        and all(UNKNOWN <= label < n for label, n in zip(labels, counts, strict=True))
+    )
 
 
 def _is_beyond(dynamics: Dynamics, action: np.ndarray) -> bool:

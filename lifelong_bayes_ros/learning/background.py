@@ -185,7 +185,8 @@ class Background:
                 'nats_per_step': round(candidate.gain, 3),
                 'error_ratio': round(candidate.error, 4),
             }
-        except (np.linalg.LinAlgError, RuntimeError) as error:  # a device without memory, too
+        # Whatever fails beside the head must not end it: a device without memory, numbers.
+        except (np.linalg.LinAlgError, ArithmeticError, RuntimeError, ValueError) as error:
             candidate, reason = None, f'it failed: {error}'
         live = None
         if not reason:

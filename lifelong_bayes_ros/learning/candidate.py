@@ -11,7 +11,7 @@ import torch
 from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..dynamics.model import Dynamics, Prior
-from ..dynamics.noise import Noise
+from ..dynamics.noise import FLOOR, Noise
 from ..memory.bank import Bank
 from ..memory.consolidation import TOLERANCE
 from ..memory.reservoir import Sample
@@ -69,7 +69,7 @@ class Job:
             recent=rows,
             target=rows.target(dynamics) - structured,
             start=theta[:at].reshape(shape),
-            noise=np.square(left).mean(axis=0),
+            noise=_variance(left, self.prior),
             inputs=self.inputs()[0],
             heads=np.stack(heads),
             steps=self.steps,
@@ -131,8 +131,9 @@ def prepare(
     start = transport(-1).theta(job.theta, ds)
     change = np.linalg.solve(trunk.whiten, old.trunk.whiten)
     start[: dynamics.nominal.size] = (refined.head @ change.T).ravel()
-    mean, covariance = fit(dynamics, rows, start, prior.covariance, refined.noise)
-    variance = np.square(residuals(dynamics, rows, mean)).mean(axis=0)
+    noise = np.maximum(refined.noise, FLOOR * prior.noise)
+    mean, covariance = fit(dynamics, rows, start, prior.covariance, noise)
+    variance = _variance(residuals(dynamics, rows, mean), prior)
     posterior = Gaussian(torch.tensor(mean), torch.tensor(covariance))
     live = Head(posterior, Noise.start(variance, prior.noise))
     if job.regime in heads and job.regime != next(iter(heads)):
@@ -170,6 +171,11 @@ def prepare(
         )
     gain = total / max(len(gains), 1)
     return Candidate(prior, family, live, heads, bank, gain, worst, reason)
+
+
+def _variance(errors: np.ndarray, prior: Prior) -> np.ndarray:
+    """Of each output [ds] from errors [n, ds]; those of a channel that stands still are 0."""
+    return np.maximum(np.square(errors).mean(axis=0), FLOOR * prior.noise)
 
 
 def _drift(old: Dynamics, new: Dynamics, inputs: np.ndarray) -> np.ndarray:

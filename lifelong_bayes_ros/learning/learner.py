@@ -128,9 +128,9 @@ class Learner:
     def observe(self, transition: Transition) -> None:
         """Learn from one transition; what happened is in `take_events` and `report`."""
         started = time.perf_counter()
+        reason = refusal(self.dynamics, transition, self.stamp_ns if self.step else None)
         self.step += 1
         self.stamp_ns = transition.stamp_ns
-        reason = refusal(self.dynamics, transition)
         if reason:
             self.skipped[reason] += 1
             self.past = self.dynamics.history()

@@ -28,6 +28,8 @@ class Flag(IntFlag):
     EPISODE_END = 8  # last transition of its episode; does not make it unusable
 
 
+LEAST_PERIODS, MOST_PERIODS = 0.5, 1.5  # that a step may take
+ROUNDING = 1e-6  # of float32, in periods
 UNUSABLE = Flag.FIRST | Flag.GAP | Flag.NO_ACTION
 
 
@@ -66,6 +68,11 @@ class Transition:
     def usable(self) -> bool:
         """Whether it tells something about the dynamics."""
         return not self.flags & UNUSABLE
+
+    def timely(self, period: float) -> bool:
+        """Whether it took about one control period, s."""
+        periods = self.dt / period
+        return LEAST_PERIODS - ROUNDING <= periods <= MOST_PERIODS + ROUNDING
 
     @property
     def ends_episode(self) -> bool:
@@ -230,7 +237,7 @@ class TransitionBuilder:
 
     def _emit(self, first: State, action: np.ndarray, second: State, flags: Flag) -> Transition:
         elapsed = second.stamp_ns - first.stamp_ns
-        timely = 0.5 <= elapsed / self.spec.period_ns <= 1.5
+        timely = LEAST_PERIODS <= elapsed / self.spec.period_ns <= MOST_PERIODS
         if not flags & Flag.FIRST and not (timely and first.whole and second.whole):
             flags |= Flag.GAP
         self._in_episode += 1

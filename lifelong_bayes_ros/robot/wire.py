@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .outcomes import UNKNOWN
 from .spec import RobotSpec
 from .transitions import Flag, Transition
 
 ROBOT = 'robot '  # begins the label
+LIMITS = {  # of whole numbers; of all others those of a word of 16 bits
+    'flags': (0, sum(Flag)),
+    'episode': (0, 2**24),  # that float32 holds
+    'outcomes': (UNKNOWN, 2**15),
+}
 
 
 def sizes(spec: RobotSpec) -> dict[str, int]:
@@ -80,7 +86,7 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
     """The transition in a Float32MultiArray, of rclpy's or rosbags' making.
 
     Raises:
-        UserError: its layout is not that of this robot.
+        UserError: its layout is not that of this robot, or what counts in it is no number.
     """
     expected = sizes(spec)
     check_layout(expected, message, f'transition of robot {spec.name}')
@@ -89,6 +95,14 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
     for label, size in expected.items():
         part[label] = data[start : start + size]
         start += size
+    for label in ('flags', 'sequence', 'episode', 'stamp', 'outcomes'):
+        counts = part.get(label, np.zeros(0))
+        least, most = LIMITS.get(label, (0, 0xFFFF))
+        if not all(least <= n <= most and n == int(n) for n in counts.tolist()):
+            raise UserError(
+                f'transition of robot {spec.name}: {label} is {counts.tolist()}, expected whole '
+                f'numbers from {least} to {most}, as transition_streamer sends them'
+            )
     return Transition(
         part['s'],
         part['a'],
