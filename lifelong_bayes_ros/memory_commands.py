@@ -211,6 +211,9 @@ def merge(args: argparse.Namespace) -> int:
         'merged': [list(m) for m in merged.outcome.merged],
         'pruned': merged.outcome.pruned,
         'why': merged.outcome.why,
+        'accepted': merged.outcome.accepted,
+        'reason': merged.outcome.reason,
+        'left_out': merged.left_out,
         'renamed': merged.renamed,
         'episode_offset': merged.offset,
         'digest': merged.learner.digest(),
@@ -219,8 +222,12 @@ def merge(args: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     print(f'{out}: {", ".join(result["regimes"])}')
+    if not merged.outcome.accepted:
+        print(f'- regimes are side by side, none are merged: {merged.outcome.reason}')
     for line in result['why']:
         print(f'- {line}')
+    for line in merged.left_out:
+        print(f'- left out: {line}')
     for old, new in merged.renamed.items():
         if old != new:
             print(f'- {old} of {args.second} is {new} here')

@@ -572,7 +572,48 @@ def test_trunks_that_grew_apart_are_not_merged():
         merge_states(*pair)
 
 
+def newborn(steps: int) -> Learner:
+    learner = Learner(tiny_prior(), seed=5)
+    for transition in stream(HOME, steps, 77, 9000):
+        learner.observe(transition)
+    return learner
+
+
+def test_a_merge_keeps_what_a_spoilt_live_head_no_longer_knows():
+    learner = lived(episodes=((HOME, 60), (LOSS, 120), (HOME, 60), (LOSS, 80)))
+    regime = learner.library.regimes[learner.identity]
+    known = list(learner.entered[0])
+
+    def error(head: Head) -> float:
+        return score(learner.dynamics, head, known, learner.prior.noise).error
+
+    before, spoilt = error(regime.head), learner.live.posterior
+    mean = spoilt.mean + 3 * spoilt.factor().sum(dim=1)
+    learner.live = learner.live.replace(posterior=Gaussian(mean, spoilt.covariance))
+    assert error(learner.live) > 2 * before
+    merged = merge_states(learner, newborn(5)).learner
+    assert regime.name in merged.library.names
+    (kept,) = (r for r in merged.library.regimes if r.name == regime.name)
+    assert error(kept.head) <= 1.2 * max(before, 1.0)
+
+
+def test_a_live_head_that_no_regime_keeps_is_told():
+    merged = merge_states(lived(episodes=((HOME, 60), (LOSS, 120))), newborn(20))
+    (line,) = merged.left_out
+    assert 'the second state' in line and '20 transitions' in line and 'nominal' in line
+    young = lived(episodes=((HOME, 60), (LOSS, 20)))
+    assert young.identity is None and 0 < young.age < young.config.store_age
+    (line,) = merge_states(young, newborn(0)).left_out
+    assert f'the first state learned from its last {young.age} transitions: too few' in line
+
+
 # ---------------------------------------------------------------------- commands
+def careless(work, first, second, prior):
+    """Takes any two regimes for one."""
+    yield
+    return replace(first, head=merge(first.head, second.head, prior)), 'careless'
+
+
 def run(*arguments, code: int = 0) -> None:
     assert cli.main([str(a) for a in arguments]) == code
 
@@ -634,6 +675,18 @@ def test_forget_and_merge_by_command(state, tmp_path, capsys):
     report = printed(capsys)
     assert report['transitions'] > 0
     assert load_state(tmp_path / 'c').digest() == report['digest']
+
+
+def test_a_merge_whose_consolidation_is_rolled_back_says_so(state, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('lifelong_bayes_ros.memory.consolidation._same', careless)
+    save_state(lived(1), tmp_path / 'other')
+    both = 'merge', state, tmp_path / 'other', '--out'
+    run(*both, tmp_path / 'c', '--json')
+    report = printed(capsys)
+    assert (report['accepted'], report['merged']) == (False, [])
+    assert 'error of a regime on its memory grew' in report['reason']
+    run(*both, tmp_path / 'd')
+    assert f'none are merged: {report["reason"]}' in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------- bad input

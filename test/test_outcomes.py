@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lifelong_bayes_ros_sim as sim
+from lifelong_bayes_ros.blr import ImproperPosteriorError
 from lifelong_bayes_ros.dynamics.belief import predict_outcomes
 from lifelong_bayes_ros.dynamics.outcomes import OutcomeModel
 from lifelong_bayes_ros.errors import UserError
@@ -352,6 +353,87 @@ def test_merged_states_know_the_labels_of_both(prior):
     merged = merge_states(one, two)
     heads_equal(merged.learner.outcomes, expected)
     assert merged.learner.outcomes.episodes == {0, merged.offset}
+
+
+def probabilities(made):
+    """Of every outcome and class at some steps on the plant as built."""
+    seen = [made.outcomes.model.predict(t.state, t.action) for t in stream(HOME, 20, 18)]
+    return np.array([np.concatenate([p.probabilities for p in s.values()]) for s in seen])
+
+
+def test_what_either_robot_has_folded_is_merged_too(prior):
+    def lived(seed, journal):
+        return learner(prior, labelled(150, seed, first=200 * seed), journal=journal)
+
+    whole = merge_states(lived(16, 4000), lived(17, 4000)).learner
+    merged = merge_states(lived(16, 4000), lived(17, 20))
+    swapped = merge_states(lived(17, 20), lived(16, 4000))
+    for made in (merged, swapped):
+        wrong = np.abs(probabilities(made.learner) - probabilities(whole))
+        assert wrong.mean() < 0.03 and wrong.max() < 0.15
+    assert merged.learner.outcomes.folded == {merged.offset}
+    assert not any('labels' in line for line in merged.left_out)
+
+
+def test_what_is_folded_and_does_not_add_up_is_told(prior, monkeypatch):
+    def improper(*_):
+        raise ImproperPosteriorError('no density')
+
+    monkeypatch.setattr(OutcomeModel, 'joined', improper)
+    one, two = (
+        learner(prior, labelled(60, s, first=100 * s), journal=j) for s, j in ((16, 400), (17, 20))
+    )
+    merged = merge_states(one, two)
+    assert any('labels of outcomes' in line for line in merged.left_out)
+    assert merged.offset in merged.learner.outcomes.episodes  # those that are kept are learned
+
+
+def test_merged_models_add_up_on_another_trunk_as_well(prior):
+    whole, part = (learner(prior, labelled(120, 19), journal=j).outcomes for j in (4000, 20))
+    trunk = prior.dynamics.trunk
+    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((trunk.size, trunk.size)))
+    other = replace(trunk, whiten=trunk.whiten @ turn)
+    samples = [
+        Sample(t.state, t.action, np.zeros((2, 2)), t.next_state, 0, 0)
+        for t in stream(HOME, 400, 14)
+    ]
+    fresh = Outcomes(QUAD, other, 4000)
+    expected, _ = fresh.merged(whole, other, samples, 0)
+    merged, all_of_it = Outcomes(QUAD, other, 4000).merged(part, other, samples, 0)
+    assert all_of_it and merged.folded == {0}
+    for t in stream(HOME, 20, 18):
+        seen, other = (o.model.predict(t.state, t.action) for o in (merged, expected))
+        for name in seen:
+            np.testing.assert_allclose(
+                seen[name].probabilities, other[name].probabilities, atol=0.1
+            )
+
+
+SLIP = {'ground': OUTCOMES['ground'], 'slip': OUTCOMES['contact']}
+TURNED = {**OUTCOMES, 'ground': {**OUTCOMES['ground'], 'classes': list(GROUND[::-1])}}
+
+
+@pytest.mark.parametrize(
+    ('others', 'named'),
+    [
+        ({}, 'none'),
+        ({'contact': OUTCOMES['contact']}, 'contact;'),
+        (SLIP, r"ground \['sand', 'grass', 'rock'\], slip;"),
+        (TURNED, r"contact, ground \['rock', 'grass', 'sand'\];"),
+    ],
+)
+def test_states_with_other_outcomes_are_not_merged(prior, others, named):
+    spec = robot(**others)
+    other = replace(prior, dynamics=replace(prior.dynamics, spec=spec))
+    labels = (0,) * len(others)
+    mine = learner(prior, labelled(5, 16, first=100))
+    theirs = learner(other, [replace(t, outcomes=labels) for t in stream(HOME, 5, 17)])
+    for pair in ((mine, theirs), (theirs, mine)):
+        with pytest.raises(UserError, match='with outcomes') as caught:
+            merge_states(*pair)
+        assert "contact, ground ['sand', 'grass', 'rock']" in str(caught.value)
+    with pytest.raises(UserError, match=f'and {named}'):
+        merge_states(mine, theirs)
 
 
 # ---------------------------------------------------------------------- a real contact

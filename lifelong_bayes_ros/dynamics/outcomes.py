@@ -17,6 +17,7 @@ import torch
 from ..blr import Gaussian
 from ..errors import UserError
 from .likelihoods import Bernoulli, Categorical, Discrete, Glm, Likelihood, Site
+from .likelihoods.glm import WINDOW
 from .trunk import Trunk
 
 LOG_ODDS_SD = 5.0  # of the prior on nominal data: touching or not is seldom a close call
@@ -128,6 +129,23 @@ class OutcomeModel:
             prior = _prior(moved.size, trunk, self.log_odds_sd)
             heads[name] = Glm(moved, head.likelihood).widen(prior, share)
         return replace(self, trunk=trunk, heads=heads)
+
+    def joined(self, other: OutcomeModel, prior: OutcomeModel) -> OutcomeModel:
+        """With what another model learned: the product of both, divided by their common prior.
+
+        Args:
+            other: of the same outcomes on the same trunk.
+            prior: what the other one would be had it learned nothing.
+
+        Raises:
+            ImproperPosteriorError: the result is no density.
+        """
+        heads = {}
+        for name, head in self.heads.items():
+            theirs = other.heads[name]
+            both = head.posterior.multiply(theirs.posterior, prior.heads[name].posterior)
+            heads[name] = Glm(both, head.likelihood, (head.sites + theirs.sites)[-WINDOW:])
+        return replace(self, heads=heads)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON metadata that `from_state` makes an equal model of."""

@@ -24,6 +24,7 @@ class Merged:
     outcome: Consolidation  # of both libraries: which regimes were one
     renamed: dict[str, str]  # regimes of the second robot: name there → name here
     offset: int  # added to the number of every episode of the second robot
+    left_out: list[str]  # what one of the two had learned that the merged state does not know
 
 
 def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -> Merged:
@@ -32,19 +33,26 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
     Regimes of both are put side by side and consolidated: those of which each explains what the
     other remembers are one, and their heads are merged exactly, in natural parameters, sum minus
     the common prior (minus its own, where the second was born with another). The rest are kept
-    apart. The learner starts at the nominal plant and recalls from there. `first` and `second`
+    apart. The learner starts at the nominal plant and recalls from there. A live head that no
+    regime keeps, being young or of the nominal plant, is left out, and told. `first` and `second`
     are used up. Where trunks have kept learning on board, they are merged first, see `trunks`;
     `origin`, the prior that both started from, makes that a merge of their posteriors.
 
     Raises:
-        UserError: another robot, another prior, experience that both share, or trunks that have
-            grown too far apart.
+        UserError: another robot, other outcomes, another prior, experience that both share, or
+            trunks that have grown too far apart.
     """
     _check(first, second)
     outcomes = first.outcomes, second.outcomes
     offset = max(known_episodes(first), default=-1) + 1
-    for learner in (first, second):
-        _store_live(learner)
+    left_out = []
+    for which, learner in (('first', first), ('second', second)):
+        if not _store_live(learner) and learner.age:
+            why = 'the nominal plant stays as it is' if learner.regime == NOMINAL else 'too few'
+            left_out.append(
+                f'what the live head of the {which} state learned from its last {learner.age} '
+                f'transitions: {why}'
+            )
     if fingerprint(first.prior) != fingerprint(second.prior):
         if origin is not None and not same_origin(first.prior, origin):
             raise UserError(
@@ -76,10 +84,16 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
     merged.step, merged.learned = first.step + second.step, first.learned + second.learned
     merged.stamp_ns = max(first.stamp_ns, second.stamp_ns)
     held = [s for r in library.regimes for s in r.reservoir.samples]
-    merged.outcomes = outcomes[0].merged(outcomes[1], merged.dynamics.trunk, held, offset)
+    trunk = merged.dynamics.trunk
+    merged.outcomes, whole = outcomes[0].merged(outcomes[1], trunk, held, offset)
+    if not whole:
+        left_out.append(
+            'labels of outcomes that the second state no longer keeps one by one: on the merged '
+            'trunk its heads do not add up with those of the first'
+        )
     outcome = merged.consolidate()
     merged.first_episode = max(known_episodes(merged), default=-1) + 1
-    return Merged(merged, outcome, renamed, offset)
+    return Merged(merged, outcome, renamed, offset, left_out)
 
 
 def _check(first: Learner, second: Learner) -> None:
@@ -89,6 +103,12 @@ def _check(first: Learner, second: Learner) -> None:
             f'the states are of robots {mine.dynamics.spec.name!r} and '
             f'{other.dynamics.spec.name!r} with other channels, actions or period; only robots '
             'of one kind can share what they learned'
+        )
+    told = [list(x.outcomes.classes.items()) for x in (first, second)]
+    if told[0] != told[1]:  # labels are numbers of a place in these lists
+        raise UserError(
+            f'the states were learned with outcomes {_listed(first)} and {_listed(second)}; only '
+            'what was learned with the same outcomes and classes, in the same order, can be merged'
         )
     same = fingerprint(mine) == fingerprint(other)
     same = same and np.array_equal(mine.covariance, other.covariance)
@@ -116,12 +136,22 @@ def _lived(learner: Learner) -> set[tuple[int, bytes]]:
     return {(s.stamp_ns, s.x.tobytes()) for s in held}
 
 
-def _store_live(learner: Learner) -> None:
-    """Commit what the live head learned, as a regime of its own if it has none yet."""
-    config, age = learner.config, learner.age
-    if age < config.store_age or learner.regime == NOMINAL:
-        return
+def _listed(learner: Learner) -> str:
+    """Outcomes as an error names them."""
+    outcomes = learner.outcomes.classes.items()
+    return ', '.join(n + (f' {list(c)}' if c else '') for n, c in outcomes) or 'none'
+
+
+def _store_live(learner: Learner) -> bool:
+    """Commit what the live head learned, as a regime of its own if it has none yet.
+
+    Returns:
+        Whether it was old enough to be, and not of the nominal plant, which never changes.
+    """
+    if learner.age < learner.config.store_age or learner.regime == NOMINAL:
+        return False
     if learner.identity is None:
-        learner.identity = learner.library.store(learner.live, learner.waiting, learner.tape)
-    else:
-        learner.library.commit(learner.identity, learner.live, learner.tape)
+        learner.identity = learner.library.store(learner._shared(), learner.waiting, learner.tape)
+    else:  # as far as it still is that regime
+        learner._commit(learner._shared(), learner.tape, stays=True)
+    return True

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..blr import ImproperPosteriorError
 from ..dynamics.likelihoods import Discrete
 from ..dynamics.outcome_head import OutcomeHead, channels
 from ..dynamics.outcomes import OutcomeModel
@@ -21,6 +23,7 @@ from ..memory.reservoir import Sample
 from ..robot.outcomes import UNKNOWN
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
+from .codec import TRUNK
 from .transport import Transport
 
 DRAWS = 32  # posterior draws of every head in a Belief
@@ -123,12 +126,28 @@ class Outcomes:
 
     def merged(
         self, other: Outcomes, trunk: Trunk, samples: Sequence[Sample], offset: int
-    ) -> Outcomes:
-        """As `carried`, and then taught the labels that another robot keeps."""
-        mine = self.carried(trunk, samples)
-        for step in other.steps:
-            mine._absorb(replace(step, episode=step.episode + offset))
-        return mine
+    ) -> tuple[Outcomes, bool]:
+        """As `carried`, with what another robot learned: the labels that it keeps, and its start.
+
+        Returns:
+            The merged heads, and whether they know what the other one no longer keeps one by one:
+            on the same trunk always, on another one unless the result would be no density.
+        """
+        mine, whole = self.carried(trunk, samples), True
+        steps = [replace(s, episode=s.episode + offset) for s in other.steps]
+        if other.folded:
+            prior = OutcomeModel.start(other.model.trunk, other.classes)
+            theirs, prior = other._moved([other.start, prior], trunk, samples)
+            try:
+                start = mine.start.joined(theirs, prior)
+            except (ImproperPosteriorError, torch.linalg.LinAlgError):
+                whole = False
+            else:
+                folded = mine.folded | {e + offset for e in other.folded}
+                mine, steps = mine._told(start, [], folded), [*mine.steps, *steps]
+        for step in steps:
+            mine._absorb(step)
+        return mine, whole
 
     def carried(self, trunk: Trunk, samples: Sequence[Sample]) -> Outcomes:
         """The same predictions on another trunk, as far as they agree on samples.
@@ -137,12 +156,20 @@ class Outcomes:
         """
         if trunk is self.model.trunk or not self.classes:
             return self
+        (model,) = self._moved([self.model], trunk, samples)
+        return self._told(model, [], self.folded | self.episodes)
+
+    def _moved(
+        self, models: Sequence[OutcomeModel], trunk: Trunk, samples: Sequence[Sample]
+    ) -> list[OutcomeModel]:
+        """Models of this trunk on another one."""
         old = self.model.trunk
+        if all(np.array_equal(getattr(old, n), getattr(trunk, n)) for n in TRUNK):
+            return [replace(model, trunk=trunk) for model in models]
         x, u = (np.array([getattr(s, k) for s in samples], float) for k in ('x', 'u'))
         inputs = (old.encoder(x, u) - old.mean) / old.scale
         by = Transport.between(old, trunk, inputs, np.ones(len(inputs)))
-        model = self.model.carried(trunk, by.matrix, SHARE)
-        return self._told(model, [], self.folded | self.episodes)
+        return [model.carried(trunk, by.matrix, SHARE) for model in models]
 
     def _told(
         self, start: OutcomeModel, steps: list[Labelled], folded: frozenset[int]
