@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,18 @@ class Background:
         self._run(running, device)
         if len(held_out) >= self.judged:
             self._judge(running)
+
+    def rename(self, old: str, new: str) -> None:
+        """Go on with a job on its way although a regime is called otherwise from now on."""
+        if self.running is None:
+            return
+        job = self.running.job
+        parts = {
+            part: {new if n == old else n: v for n, v in getattr(job, part).items()}
+            for part in ('memory', 'heads')
+        }
+        regime = new if job.regime == old else job.regime
+        self.running.job = replace(job, regime=regime, **parts)
 
     def close(self) -> None:
         """Give up a job that is on its way, e.g. at the end of life."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -36,6 +37,12 @@ class Job:
     noise: np.ndarray  # its variances [ds]
     steps: int
     seed: int
+
+    @property
+    def episodes(self) -> frozenset[int]:
+        """Whose transitions it learns from."""
+        samples = chain(self.recent, *self.memory.values())
+        return frozenset(sample.episode for sample in samples)
 
     def inputs(self) -> tuple[np.ndarray, np.ndarray]:
         """Normalised inputs [m, di] that functions are kept on, and whose they are [m].

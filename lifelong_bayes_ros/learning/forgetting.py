@@ -93,7 +93,7 @@ def forget(
 
 def known_episodes(learner: Learner) -> set[int]:
     """Numbers of all episodes that heads or reservoirs hold anything of."""
-    found = set(learner.tape.episodes | learner.tape.everything_folded())
+    found = set(learner.tape.episodes | learner.tape.everything_folded() | learner.taught)
     found |= {s.episode for s in learner.waiting.samples}
     found |= learner.outcomes.episodes | learner.outcomes.folded
     for regime in learner.library.regimes:
@@ -107,6 +107,11 @@ def _check(learner: Learner, episode: int) -> None:
     if episode not in known:
         there = ', '.join(map(str, sorted(known))) or 'none'
         raise UserError(f'--episode {episode}: memory holds nothing of it; it holds {there}')
+    if episode in learner.taught:
+        raise UserError(
+            f'--episode {episode}: the trunk has learned from it, so that it cannot be taken out '
+            'exactly; forget it in a copy of the state from before'
+        )
     tapes = {'live': learner.tape} | {r.name: r.tape for r in learner.library.regimes}
     folded = [name for name, tape in tapes.items() if episode in tape.everything_folded()]
     if folded:

@@ -49,6 +49,7 @@ LIVE, HYPOTHESES = 'live head', 'hypotheses'
 MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
+CROWDED_EVERY = 50  # transitions between two looks at how much memory takes
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 
 
@@ -117,8 +118,10 @@ class Learner:
         self._bank = Bank(*self.dynamics.nominal.shape)
         self.background = Background(self.config, wait) if self.config.background else None
         self._job: Iterator[None] | None = None  # consolidation under way
+        self._due = False  # whether one is to begin
         self._job_seconds = 0.0
         self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
+        self.taught: frozenset[int] = frozenset()  # episodes that the trunk has learned from
         self.first_episode = 0  # number of the first episode since the learner was made
         least = 2 * self._regime_bytes()  # of the nominal plant and of one more
         if self.config.memory_bytes is not None and self.config.memory_bytes < least:
@@ -139,7 +142,10 @@ class Learner:
             self.past = np.vstack([u, past[:-1]])
             if self.learning:
                 self._learn(transition, past)
-        if transition.ends_episode and self.learning:
+        if self.learning and (transition.ends_episode or self._is_crowded()):
+            self._due = True
+        # One under way comes to its end, however short episodes are.
+        if self._job is None and self._due and self.learning:
             self._begin_consolidation()
         if self._job is not None:
             self._consolidate(SLICES)
@@ -220,11 +226,21 @@ class Learner:
     # ------------------------------------------------------------------ consolidation
     def _begin_consolidation(self) -> None:
         """Begin one, to go on with by `_consolidate`; one that is under way is given up."""
+        self._due = False
         self._commit(self._shared(), self.tape, stays=True)
         budget = Budget(self.config.capacity, self.config.memory_bytes)
         noise = self.prior.noise
         self._job = consolidation(self.dynamics, self.library, self.family, noise, budget)
         self._job_seconds = 0.0
+
+    def _is_crowded(self) -> bool:
+        """Whether memory has outgrown its bounds, without an end of an episode in sight."""
+        if self.step % CROWDED_EVERY:
+            return False
+        limit = self.config.memory_bytes
+        if len(self.library.regimes) > self.config.capacity:
+            return True
+        return limit is not None and self.library.nbytes() > limit
 
     def _consolidate(self, slices: int | None) -> Consolidation | None:
         """Do so many slices, None for all; the outcome, if that was the end of it."""
@@ -702,6 +718,7 @@ class Learner:
                 self.waiting.add(sample, self.rng)
         self.live = outcome.live
         # The new trunk knows the episodes: they can no longer be taken out one by one.
+        self.taught |= outcome.job.episodes
         self.tape = Tape(self._shared(), folded=folded)
         self._job = None  # a consolidation of heads on the old trunk
         self.redraw()
