@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from .memory.regimes import Regime
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
+class RolledBack(Exception):
+    """A consolidation was: the state is not written."""
 
 
 def register(command: Command) -> None:
@@ -75,12 +80,12 @@ def regimes(args: argparse.Namespace) -> int:
     folder = Path(args.state)
     if args.name or args.note:
         with revised(folder) as learner:
-            names = dict(_pair('--name', text) for text in args.name)
+            names = _pairs('--name', args.name)
             for old, new in names.items():
                 learner.library.rename(old, new)
                 if old in learner.filter.probabilities:
                     learner.filter.rename(old, new)
-            for name, text in (_pair('--note', text) for text in args.note):
+            for name, text in _pairs('--note', args.note).items():
                 learner.library.note(names.get(name, name), text)
     learner = load_state(folder)
     listed = [
@@ -121,10 +126,14 @@ def consolidate(args: argparse.Namespace) -> int:
     """Consolidate offline."""
     from .learning.store import revised
 
-    with revised(Path(args.state)) as learner:
+    with suppress(RolledBack), revised(Path(args.state)) as learner:
         learner.take_events()
+        names, size = learner.library.names, learner.library.nbytes()
         result = learner.consolidate()
         detail = learner.take_events()[-1].detail
+        if not result.accepted:  # nor is the live head committed, which came first
+            detail |= {'regimes': names, 'bytes': size}
+            raise RolledBack
     if args.json:
         print(json.dumps({'command': 'consolidate', 'accepted': result.accepted, **detail}))
     else:
@@ -235,11 +244,21 @@ def merge(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pair(option: str, text: str) -> tuple[str, str]:
-    first, sign, second = text.partition('=')
-    if not sign or not first:
-        raise UserError(f'{option} {text}: give REGIME=TEXT, e.g. r1=payload')
-    return first, second
+def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """What each REGIME=TEXT of an option says."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        first, sign, second = text.partition('=')
+        if not sign or not first:
+            raise UserError(f'{option} {text}: give REGIME=TEXT, e.g. r1=payload')
+        if not second.isprintable():  # a terminal would obey it when regimes are listed
+            raise UserError(f'{option} {text!r}: holds control characters; give one plain line')
+        if first in pairs:
+            raise UserError(
+                f'{option} {text}: {first} is given {pairs[first]!r} already; give one of the two'
+            )
+        pairs[first] = second
+    return pairs
 
 
 def _ranges(numbers: list[int]) -> str:

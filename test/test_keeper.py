@@ -689,6 +689,20 @@ def test_a_merge_whose_consolidation_is_rolled_back_says_so(state, tmp_path, cap
     assert f'none are merged: {report["reason"]}' in capsys.readouterr().out
 
 
+def test_a_consolidation_that_is_rolled_back_leaves_the_state(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('lifelong_bayes_ros.memory.consolidation._same', careless)
+    learner = lived(episodes=((HOME, 70), (WIND, 100), (HOME, 60), (LOSS, 90)))
+    for transition in stream(LOSS, 80, 99, learner.step):
+        learner.observe(replace(transition, episode=4))
+    assert learner.age > learner.config.store_age  # so that there is something to commit
+    save_state(learner, tmp_path)
+    before = contents(tmp_path)
+    run('consolidate', tmp_path, '--json', code=1)
+    report = printed(capsys)
+    assert not report['accepted'] and report['regimes'] == load_state(tmp_path).library.names
+    assert contents(tmp_path) == before
+
+
 # ---------------------------------------------------------------------- bad input
 def fails(capsys, *arguments) -> str:
     run(*arguments, code=2)
@@ -752,6 +766,10 @@ MISTAKES = {
     'reserved': (['regimes', '--name', 'r1=live'], "cannot be called 'live'"),
     'no name': (['regimes', '--name', 'r1=a b'], "cannot be called 'a b'"),
     'no pair': (['regimes', '--note', 'r1'], 'give REGIME=TEXT'),
+    'two names': (['regimes', '--name', 'r1=a', '--name', 'r1=b'], "r1 is given 'a' already"),
+    'two notes': (['regimes', '--note', 'r1=a', '--note', 'r1=b'], "r1 is given 'a' already"),
+    'escapes': (['regimes', '--note', 'r1=\x1b[2J'], r"--note 'r1=\x1b[2J': holds control"),
+    'lines': (['regimes', '--note', 'r1=a\nb'], r"--note 'r1=a\nb': holds control characters"),
     'no picture': (['memory-map'], '--out map.png'),
     'picture': (['memory-map', '--out', 'map.exe'], '.png, .svg or .pdf'),
 }
