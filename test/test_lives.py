@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.stats  # with scikit-learn
 import torch
+from matplotlib.figure import Figure
 
 import plants
 from lifelong_bayes_ros import cli
@@ -125,6 +126,93 @@ def test_what_is_lost_or_damaged_is_run_again_and_the_rest_is_not(swept, life_fi
     assert any('4 of 6 runs were found' in line for line in said)
     same = {n for n, stamp in units_in(out).items() if kept[n] == stamp}
     assert same == set(kept) - {'ours-101.json', 'frozen-100.json'}
+
+
+def _cut(data):
+    data['run']['trace']['score'] = data['run']['trace']['score'][:10]
+
+
+def _other_horizons(data):
+    data['run']['open_loop'] = {}
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda data: data.update(key=None),
+        lambda data: data.update(run=None),
+        _cut,
+        _other_horizons,
+        lambda data: data['run']['trace'].update(error=[]),
+        lambda data: data['run']['trace'].update(score=['a'] * 100),
+        lambda data: data['run']['trace'].pop('nis'),
+        lambda data: data['run'].update(off_policy=[]),
+        lambda data: data['run'].update(off_policy=[[0.1]] * 3),
+        lambda data: data['run'].update(events=[{'event': 3}]),
+        lambda data: data['run'].update(crashes='none'),
+        lambda data: data['run'].update(seed=99),
+        lambda data: data['run'].update(method='frozen'),
+        lambda data: data['run']['life'].update(episode=50),
+    ],
+)
+def test_a_kept_run_that_is_not_whole_or_of_another_unit_is_damaged(spoil, swept, tmp_path):
+    _, out = swept
+    unit = Unit('short', load_life(out.parent / 'short.yaml'), 'ours', 100)
+    source = Shelf(out / 'units')
+    shelf = Shelf(tmp_path)
+    data = json.loads(source.path(unit).read_text())
+    data['key'] = shelf.key(unit)
+    write_atomically(shelf.path(unit), json.dumps(data).encode())
+    assert shelf.find(unit)[0] is not None
+    spoil(data)
+    write_atomically(shelf.path(unit), json.dumps(data).encode())
+    assert shelf.find(unit) == (None, f'{shelf.path(unit)} is damaged')
+
+
+def test_pictures_show_the_methods_that_were_asked_for_and_are_whole(
+    swept, life_file, tmp_path, monkeypatch
+):
+    out = shutil.copytree(swept[1], tmp_path / 'out')
+    picture = out / 'pictures' / 'short-100.png'
+    sweep_of(life_file, out)
+    whole, stamp = picture.read_bytes(), picture.stat().st_mtime_ns
+    sweep_of(life_file, out)
+    assert picture.stat().st_mtime_ns == stamp
+    sweep_of(life_file, out, methods=('frozen',))
+    assert picture.read_bytes() != whole
+    sweep_of(life_file, out)
+    assert picture.read_bytes() == whole
+    picture.write_bytes(whole[:2000])
+    sweep_of(life_file, out)
+    assert picture.read_bytes() == whole
+
+    def interrupted(self, target, **_):
+        with open(target, 'wb') if isinstance(target, Path) else target as file:
+            file.write(b'half')
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, 'savefig', interrupted)
+    pictures = {p: p.read_bytes() for p in out.rglob('*.png')}
+    with pytest.raises(KeyboardInterrupt):
+        sweep_of(life_file, out)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_of(life_file, out, methods=('frozen',))
+    assert {p: p.read_bytes() for p in out.rglob('*.png')} == pictures
+
+
+@pytest.mark.parametrize(('phases', 'at_home'), [('[A, 12]', True), ('[B, 4], [A, 8]', False)])
+def test_the_shortest_lives_are_drawn_and_judged_by_what_they_have(
+    phases, at_home, cache, tmp_path, recwarn
+):
+    path = tmp_path / 'tiny.yaml'
+    regimes = next(line for line in LIFE.splitlines() if line.startswith('regimes'))
+    path.write_text(f'robot: quad\n{regimes}\nphases: [{phases}]\n')
+    report = life_command([str(path)], [0], tmp_path / 'out', quietly)
+    assert (tmp_path / 'out' / 'pictures' / 'tiny-0.png').stat().st_size > 1000
+    assert any('score at home' in row['name'] for row in report['rows']) == at_home
+    assert all((f['home'] is not None) == at_home for f in report['lives'])
+    assert not [w for w in recwarn if 'No artists' in str(w.message)]
+    cli.print_summaries(report)
 
 
 def test_a_run_is_not_used_for_another_life_prior_or_code(swept, cache, monkeypatch):

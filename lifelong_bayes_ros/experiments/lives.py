@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from .life import Trace, run_life
 from .metrics import Figures, Summary, figures
 from .priors import prior_for
 from .published import report_object, row
-from .record import Run, from_json
-from .report import draw_run
+from .record import Run, from_json, to_json
+from .report import draw_run, source_of
 from .rows import life_rows
 from .schedule import Life, load_lives
 from .summary import draw_summary
@@ -34,6 +35,7 @@ from .units import Shelf, Unit, trainings
 __all__ = ['Status', 'life_command', 'report_object', 'result', 'row', 'run_baselines', 'run_ours']
 
 REFERENCES = ('frozen', 'oracle')  # every method is judged beside these
+HOME = '{}: score at home, learning on / frozen'  # the row of a life
 Notify = Callable[[str], None]  # a line for the person who waits
 
 
@@ -124,20 +126,25 @@ def life_command(
         check_writable(out, '--out')
     _train(units, jobs, status)
     shelf = Shelf(out / 'units') if out else None
-    runs, fresh, failed = _run(units, shelf, jobs, ray, status, notify)
+    runs, failed = _run(units, shelf, jobs, ray, status, notify)
     found = []
     for unit in units:
         key = (unit.name, unit.seed)
         three = [runs.get((*key, m)) for m in (unit.method, *REFERENCES)]
         if all(three):
             found.append(figures(*three))
-    report = report_object('life', list(seeds), life_rows(found))
+    # What begins with a shift is never at home.
+    away = {unit.name for unit in units if unit.life.shift_dicts_at(0)}
+    found = [replace(f, home=math.nan) if f.name in away else f for f in found]
+    left_out = {HOME.format(name) for name in away}
+    rows = [r for r in life_rows(found) if r['name'] not in left_out]
+    report = report_object('life', list(seeds), rows)
     report['lives'] = [asdict(f) for f in found]
     report['summaries'] = _summaries(found)
     report['failed'] = failed
     report = without_nan(report)
     if out:
-        _draw(out, runs, found, fresh, chosen, status)
+        _draw(out, runs, found, chosen, status)
         write_tables(report['summaries'], out / 'tables.txt')
         write_atomically(out / 'report.json', json.dumps(report, allow_nan=False).encode())
     return report
@@ -162,8 +169,8 @@ def _run(
     ray: str | None,
     status: Status,
     notify: Notify,
-) -> tuple[dict[tuple, Run], set[tuple], list[dict[str, str]]]:
-    """Runs by (life, seed, method), which of them are new, and the units that failed."""
+) -> tuple[dict[tuple, Run], list[dict[str, str]]]:
+    """Runs by (life, seed, method), and the units that failed."""
     runs: dict[tuple, Run] = {}
     outdated: Counter[str] = Counter()
     todo = []
@@ -179,7 +186,6 @@ def _run(
     if runs:
         notify(f'{len(runs)} of {len(units)} runs were found in {shelf.folder}')
     failed = []
-    fresh: set[tuple] = set()
 
     def on_ray(todo: Sequence[Job], _: int, watch: Any) -> Any:
         robots = dict.fromkeys(unit.life.robot for unit in units)
@@ -195,13 +201,12 @@ def _run(
                 continue
             key = (unit.name, unit.seed, unit.method)
             runs[key] = shelf.keep(unit, outcome) if shelf else from_json(outcome)
-            fresh.add(key)
     except KeyboardInterrupt:
         if shelf:
             done = f'{len(runs)} of {len(units)} runs are kept'
             notify(f'{done}; the same command goes on from there')
         raise
-    return runs, fresh, failed
+    return runs, failed
 
 
 def watched(todo: Sequence[Job], execute: Any, jobs: int, status: Status) -> Iterator[Outcome]:
@@ -240,20 +245,21 @@ def _draw(
     out: Path,
     runs: dict[tuple, Run],
     found: Sequence[Figures],
-    fresh: set[tuple],
     methods: Sequence[str],
     status: Status,
 ) -> None:
-    """One picture per life and seed, where it is not there yet, and one of all."""
+    """One picture per life and seed, where there is none of these runs, and one of all."""
     pairs = list(dict.fromkeys((f.name, f.seed) for f in found))
     for index, (name, seed) in enumerate(pairs):
         path = out / 'pictures' / f'{name.replace("/", "-")}-{seed}.png'
-        keys = [(name, seed, m) for m in methods if (name, seed, m) in runs]
-        if path.is_file() and not fresh.intersection(keys):
+        shown = {m: runs[name, seed, m] for m in methods if (name, seed, m) in runs}
+        text = json.dumps([to_json(run) for run in shown.values()])
+        source = hashlib.sha256(text.encode()).hexdigest()
+        if source_of(path) == source:
             continue
         status(f'drawing {name} seed {seed}', index / len(pairs))
         mine = {f.method: f for f in found if (f.name, f.seed) == (name, seed)}
-        draw_run({m: runs[name, seed, m] for _, _, m in keys}, mine, path)
+        draw_run(shown, mine, path, source)
     if found:
         draw_summary(found, out / 'summary.png')
 

@@ -6,8 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import BaseModel, model_validator
+
 from ..learning.report import Event
 from .life import Trace
+from .probes import HORIZONS
 from .schedule import Life
 
 COLUMNS = (
@@ -22,6 +25,9 @@ COLUMNS = (
     'learn_cpu',
     'background_cpu',
 )
+
+
+Numbers = list[float | None]  # None: not a number
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,40 @@ class Run:
     open_loop: dict[int, list[float]]  # steps ahead: per phase
     nominal: dict[int, list[float]]  # the same by the nominal model from the same readings
     memory: int  # bytes at the end of the life
+
+
+class _Kept(BaseModel):
+    """What `to_json` writes, in full."""
+
+    name: str
+    life: Life
+    method: str
+    seed: int
+    period: float
+    outputs: list[str]
+    trace: dict[str, Numbers]
+    crashes: list[int]
+    regimes: dict[str, Numbers]
+    events: list[Event]
+    off_policy: list[Numbers]
+    open_loop: dict[int, Numbers]
+    nominal: dict[int, Numbers]
+    memory: int
+
+    @model_validator(mode='after')
+    def _whole(self) -> _Kept:
+        by_step = [*self.trace.values(), *self.regimes.values()]
+        by_phase = [self.off_policy, *self.open_loop.values(), *self.nominal.values()]
+        whole = (
+            self.trace.keys() == set(COLUMNS)
+            and self.open_loop.keys() == self.nominal.keys() == set(HORIZONS)
+            and all(len(v) == self.life.steps for v in by_step)
+            and all(len(v) == len(self.life.phases) for v in by_phase)
+            and all(len(v) == len(self.outputs) for v in self.off_policy)
+        )
+        if not whole:
+            raise ValueError('parts are missing')
+        return self
 
 
 def to_json(run: Run) -> dict[str, Any]:
@@ -69,36 +109,36 @@ def from_json(data: dict[str, Any]) -> Run:
     """The run that `to_json` wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: it did not.
+        ValueError: it did not, or not all of it is there.
     """
-    columns = {name: _floats(data['trace'][name]) for name in COLUMNS}
-    steps = range(len(columns['score']))
-    crashes = set(data['crashes'])
-    regimes = [{n: p[step] for n, p in data['regimes'].items()} for step in steps]
+    kept = _Kept.model_validate(data)
+    steps = range(kept.life.steps)
+    crashes = set(kept.crashes)
+    regimes = {name: _floats(values) for name, values in kept.regimes.items()}
     trace = Trace(
-        **columns,
+        **{name: _floats(values) for name, values in kept.trace.items()},
         crashed=[step in crashes for step in steps],
-        regimes=regimes if data['regimes'] else [],
-        events=[Event(**e) for e in data['events']],
+        regimes=[{n: p[step] for n, p in regimes.items()} for step in steps] if regimes else [],
+        events=kept.events,
     )
     return Run(
-        data['name'],
-        Life.model_validate(data['life']),
-        data['method'],
-        data['seed'],
-        data['period'],
-        data['outputs'],
+        kept.name,
+        kept.life,
+        kept.method,
+        kept.seed,
+        kept.period,
+        kept.outputs,
         trace,
-        [_floats(row) for row in data['off_policy']],
-        {int(h): _floats(v) for h, v in data['open_loop'].items()},
-        {int(h): _floats(v) for h, v in data['nominal'].items()},
-        data['memory'],
+        [_floats(row) for row in kept.off_policy],
+        {h: _floats(v) for h, v in kept.open_loop.items()},
+        {h: _floats(v) for h, v in kept.nominal.items()},
+        kept.memory,
     )
 
 
-def _numbers(values: list[float], digits: int = 6) -> list[float | None]:
+def _numbers(values: list[float], digits: int = 6) -> Numbers:
     return [float(f'{v:.{digits}g}') if math.isfinite(v) else None for v in values]
 
 
-def _floats(values: list[float | None]) -> list[float]:
+def _floats(values: Numbers) -> list[float]:
     return [math.nan if v is None else v for v in values]

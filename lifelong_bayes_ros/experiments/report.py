@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image  # with matplotlib
 from rich.console import Console
 from rich.table import Table
 
+from ..learning.store import write_atomically
 from ..memory.regimes import NEW, NOMINAL
 from .life import Trace
 from .metrics import SMOOTH, Figures, Summary
@@ -21,6 +24,7 @@ from .record import Run
 from .schedule import Life
 
 OURS = 'ours'
+SOURCE = 'Source'  # key in a picture's file
 COLOURS = {OURS: '#0b6e4f', 'frozen': '#b0413e', 'oracle': '#22304f'}
 LABELS = {OURS: 'learning online', 'frozen': 'frozen model', 'oracle': 'oracle'}
 OTHERS = plt.get_cmap('tab20').colors[1::2]  # pale
@@ -41,13 +45,32 @@ def colours(methods: Sequence[str]) -> dict[str, Any]:
     return COLOURS | {m: OTHERS[i % len(OTHERS)] for i, m in enumerate(others)}
 
 
+def save_picture(figure: plt.Figure, path: Path, source: str = '') -> None:
+    """Write a figure as PNG, wholly or not at all, with the hash of what it shows; close it."""
+    data = io.BytesIO()
+    figure.savefig(data, format='png', dpi=110, metadata={SOURCE: source})
+    plt.close(figure)
+    write_atomically(path, data.getvalue())
+
+
+def source_of(path: Path) -> str:
+    """The hash that `save_picture` wrote; empty: there is no such picture, or it is damaged."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.info.get(SOURCE, '')
+    except (OSError, SyntaxError, ValueError):  # what Pillow makes of damage
+        return ''
+
+
 def _legend(axis: plt.Axes) -> None:
-    axis.legend(loc='upper left', bbox_to_anchor=(1.005, 1.0), fontsize=9, frameon=False)
+    if axis.get_legend_handles_labels()[0]:  # without any, matplotlib warns
+        axis.legend(loc='upper left', bbox_to_anchor=(1.005, 1.0), fontsize=9, frameon=False)
 
 
 def running_mean(values: np.ndarray, window: int = SMOOTH) -> np.ndarray:
     """Centred running mean of the same length."""
-    kernel = np.ones(window)
+    kernel = np.ones(min(window, len(values)))  # or numpy would give as many as the window
     weight = np.convolve(np.ones(len(values)), kernel, 'same')
     return np.convolve(values, kernel, 'same') / weight
 
@@ -77,15 +100,18 @@ def draw_life(
     _draw(life, period, traces, path, title, subtitle)
 
 
-def draw_run(runs: Mapping[str, Run], found: Mapping[str, Figures], path: Path) -> None:
-    """The picture of all methods through one life with one seed."""
+def draw_run(
+    runs: Mapping[str, Run], found: Mapping[str, Figures], path: Path, source: str = ''
+) -> None:
+    """The picture of all methods through one life with one seed; `source`: see `save_picture`."""
     shown = found[OURS] if OURS in found else next(iter(found.values()))
     run = runs[shown.method]
     title = f'One life of {run.life.robot}: {run.name}, seed {run.seed}'
     subtitle = f'the robot is told neither what changes nor when; crashes: {shown.crashes}'
     if np.isfinite(shown.gap_closed):
         subtitle = f'{shown.gap_closed:.0%} of the gap to the oracle closed; ' + subtitle
-    _draw(run.life, run.period, {m: r.trace for m, r in runs.items()}, path, title, subtitle)
+    traces = {m: r.trace for m, r in runs.items()}
+    _draw(run.life, run.period, traces, path, title, subtitle, source)
 
 
 def _draw(
@@ -95,6 +121,7 @@ def _draw(
     path: Path,
     title: str,
     subtitle: str,
+    source: str = '',
 ) -> None:
     shown = traces.get(OURS) or next(iter(traces.values()))
     figure, axes = plt.subplots(
@@ -114,9 +141,7 @@ def _draw(
     _phases(axes, life, period)
     axes[3].set_xlabel('robot time [s]')
     axes[3].set_xlim(0, life.steps * period)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_picture(figure, path, source)
 
 
 def _scores(axis: plt.Axes, seconds: np.ndarray, traces: Mapping[str, Trace]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .aggregate import estimate, grouped, steps_to_90
 from .metrics import Figures
-from .report import LABELS, OURS, colours
+from .report import LABELS, OURS, colours, save_picture
 
 Values = Callable[[Figures], Sequence[float]]
 
@@ -30,11 +30,8 @@ def draw_summary(found: Sequence[Figures], path: Path) -> None:
         groups.setdefault(one.name.rpartition('/')[0], []).append(one)
     for folder, mine in groups.items():
         target = path.with_stem(f'{path.stem}-{folder.replace("/", "-")}') if folder else path
-        target.parent.mkdir(parents=True, exist_ok=True)
         draw = _own if not folder else _special
-        figure = draw(mine, folder)
-        figure.savefig(target, dpi=110)
-        plt.close(figure)
+        save_picture(draw(mine, folder), target)
 
 
 def _own(found: list[Figures], _: str) -> plt.Figure:

@@ -150,12 +150,14 @@ class Shelf:
             return None, ''
         try:
             data = json.loads(path.read_text())
-            key, run = data['key'], from_json(data['run'])
-        except (KeyError, TypeError, ValueError, AttributeError):
+            key, run = dict(data['key']), from_json(data['run'])
+        except (KeyError, TypeError, ValueError, RecursionError):
             return None, f'{path} is damaged'
         changed = [what for what, value in self.key(unit).items() if key.get(what) != value]
         if changed:
             return None, f'{" and ".join(changed)} changed since'
+        if Unit(run.name, run.life, run.method, run.seed) != unit:
+            return None, f'{path} is damaged'
         return run, ''
 
     def keep(self, unit: Unit, result: dict[str, Any]) -> Run:
