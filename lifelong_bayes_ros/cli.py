@@ -113,6 +113,8 @@ def life(args: argparse.Namespace) -> int:
     chosen = [part for text in given for part in text.split(',')]
     if args.jobs < 1:
         raise UserError(f'--jobs {args.jobs}: give at least 1')
+    if args.ray is not None and not args.ray.strip():
+        raise UserError('--ray is empty; give the address of a Ray cluster, or `local`')
     with status_bar() as status:
         report = life_command(
             chosen or [name for name in life_names() if '/' not in name],
@@ -250,6 +252,8 @@ def bench(args: argparse.Namespace) -> int:
     """Print figures."""
     from .experiments.bench import run_all, run_bench
 
+    if args.hz is not None and args.what != 'realtime':
+        raise UserError('--hz is for `bench realtime` only; leave it out')
     if args.what == 'stream':
         return bench_stream(args)
     if args.what in ('policy', 'risk'):
@@ -257,8 +261,6 @@ def bench(args: argparse.Namespace) -> int:
     given = [f'--{k}' for k in STREAM_DEFAULTS if getattr(args, k) is not None]
     if given:
         raise UserError(f'{given[0]} is not for `bench {args.what}`; leave it out')
-    if args.hz is not None and args.what != 'realtime':
-        raise UserError('--hz is for `bench realtime` only; leave it out')
     with status_bar() as status:
         if args.what == 'all':
             report = run_all(status)
@@ -272,9 +274,8 @@ def bench_lives(args: argparse.Namespace) -> int:
     from .experiments.bench_policy import policy_report
     from .experiments.bench_risk import risk_report
 
-    for name in ('methods', 'hz'):
-        if getattr(args, name) is not None:
-            raise UserError(f'--{name} is not for `bench {args.what}`; leave it out')
+    if args.methods is not None:
+        raise UserError(f'--methods is not for `bench {args.what}`; leave it out')
     jobs = 2 if args.jobs is None else args.jobs
     if jobs < 1:
         raise UserError(f'--jobs {jobs}: give at least 1')

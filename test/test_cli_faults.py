@@ -294,12 +294,20 @@ def test_a_page_does_not_write_over_a_picture_that_is_not_its_own(tmp_path, caps
         (['watch', '--seconds', 'nan'], 'number from 0'),
         (['watch', '--seconds', '-1'], 'number from 0'),
         (['life', '--methods', 'nope'], '--methods: '),
+        (['life', '--robots', 'quad', '--ray', ''], '--ray is empty'),
+        (['bench', 'stream', '--hz', '3'], '--hz is for `bench realtime` only'),
     ],
 )
 def test_an_argument_that_is_no_value_is_refused(command, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *command)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_life_that_is_no_text_is_told_as_one(tmp_path, capsys):
+    path = tmp_path / 'latin.yaml'
+    path.write_bytes('robot: quad  # für später'.encode('latin-1'))
+    assert f'{path}: cannot be read as text: ' in fails(capsys, 'life', '--life', path)
 
 
 def test_the_domain_of_the_environment_is_checked_as_well(monkeypatch, capsys):

@@ -86,10 +86,15 @@ def load_life(life: str | Path) -> Life:
     """A shipped life by name, e.g. the robot's or `outside/quad_drag`, or a life file by path.
 
     Raises:
-        UserError: unknown life, unknown key, wrong type or value, shifts that do not fit.
+        UserError: unknown life, unreadable file, unknown key, wrong type or value, shifts that do
+            not fit.
     """
     path = _life_path(str(life))
-    loaded = parse_yaml(Life, path.read_text(), str(path))
+    try:
+        text = path.read_text('utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read as text: {error}') from None
+    loaded = parse_yaml(Life, text, str(path))
     try:
         from lifelong_bayes_ros_sim import check_regimes
     except ImportError:  # without MuJoCo a life can still be read
