@@ -336,6 +336,84 @@ def test_a_state_beside_another_prior_is_refused(saved):
         load_state(saved)
 
 
+@pytest.mark.parametrize('part', ['covariance', 'floor', 'noise'])
+def test_a_state_beside_a_prior_with_another_part_is_refused(lived, saved, part):
+    changed = replace(lived.prior, **{part: 2 * getattr(lived.prior, part)})
+    prior_file(saved).write_bytes(encode_prior(changed))
+    with pytest.raises(UserError, match='belongs to another prior'):
+        load_state(saved)
+
+
+def more_operations(arrays, meta):
+    arrays['tape.live.kind'] = np.append(arrays['tape.live.kind'], np.uint8(0))
+
+
+def nan_in_memory(arrays, meta):
+    arrays['reservoir.r1.x'] = np.full_like(arrays['reservoir.r1.x'], np.nan)
+
+
+TAMPERED = {
+    'a tape without an end': (more_operations, 'does not hold what this version expects'),
+    'no probabilities': (lambda a, m: m.update(probabilities=None), 'does not hold what'),
+    'probabilities': (
+        lambda a, m: m.update(probabilities={'nominal': float('nan')}),
+        'probabilities in learner.safetensors is damaged',
+    ),
+    'surprise': (lambda a, m: m.update(surprise=[None, None]), 'surprise in .* is damaged'),
+    'a reservoir': (nan_in_memory, 'regime r1 in .* is damaged'),
+    'past': (lambda a, m: a.update(past=np.zeros((1, 1))), 'past in .* is damaged'),
+}
+
+
+@pytest.mark.parametrize('what', TAMPERED)
+def test_a_state_that_was_changed_by_hand_is_refused(saved, what):
+    change, said = TAMPERED[what]
+    path = saved / store.STATE
+    arrays, meta = codec.unpack('learner', path.read_bytes(), '')
+    change(arrays, meta)
+    path.write_bytes(codec.pack('learner', arrays, meta))
+    with pytest.raises(UserError, match=said):
+        load_state(saved)
+
+
+CLAIMS = """
+import sys
+from pathlib import Path
+from lifelong_bayes_ros.learning.store import claim
+claim(Path(sys.argv[1]))
+print('claimed', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_at_a_time_changes_a_state_and_a_killed_one_is_not_in_the_way(lived, saved):
+    before = contents(saved)
+    with store.revised(saved) as learner:
+        with pytest.raises(UserError, match='stop that learner, or let the command end'):
+            store.revised(saved).__enter__()
+        assert load_state(saved).digest() == lived.digest()
+        learner.library.note('r1', 'mine')
+    assert contents(saved).keys() == before.keys()
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    with subprocess.Popen([sys.executable, '-c', CLAIMS, str(saved)], **pipes) as child:
+        assert child.stdout.readline() == b'claimed\n'
+        with pytest.raises(UserError, match='works on this state'):
+            store.revised(saved).__enter__()
+        child.send_signal(signal.SIGKILL)
+    with store.revised(saved) as learner:
+        assert learner.library.notes == {'r1': 'mine'}
+
+
+def test_a_file_system_that_cannot_lock_is_worked_on_all_the_same(saved, monkeypatch):
+    def cannot(*_):
+        raise OSError(errno.EBADF, 'Bad file descriptor')
+
+    monkeypatch.setattr(store.fcntl, 'flock', cannot)
+    with store.revised(saved) as learner:
+        learner.library.note('r1', 'mine')
+    assert load_state(saved).library.notes == {'r1': 'mine'}
+
+
 def test_a_folder_without_a_state_is_refused_by_name(saved):
     with pytest.raises(UserError, match='nowhere'):
         load_state(saved / 'nowhere')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ PRIOR = 'prior'  # begins the name of its file; the rest tells its content
 STATE = 'learner.safetensors'
 STATE_FOLDER = 'state'  # in a bag's folder: what the learner knew before the recording
 START = 'start.json'  # there: step, stamp and digest of that state
-PRIORS = re.compile(rf'{PRIOR}-[0-9a-f]{{16}}\.safetensors')
+PRIORS = re.compile(rf'{PRIOR}-(?P<content>[0-9a-f]{{16}})\.safetensors')
 WRITING = re.compile(r'\.(?P<file>.+)\.(?P<writer>\d+)')  # what write_atomically calls it
 BACKGROUND = 'background.'  # begins the names of its arrays
 OUTCOMES = 'outcomes.'
@@ -191,7 +192,7 @@ class Snapshot:
             more, tapes[name] = tape_state(f'tape.{name}', tape, self.known)
             arrays |= more
         prior = encode_prior(self.prior)
-        path = folder / f'{PRIOR}-{hashlib.sha256(prior).hexdigest()[:16]}.safetensors'
+        path = folder / f'{PRIOR}-{_content(prior)}.safetensors'
         told = self.digest()
         meta = self.meta | {
             'prior': fingerprint(self.prior),
@@ -228,7 +229,15 @@ def load_state(folder: Path, device: str = 'cpu', wait: bool = True) -> Learner:
     """
     try:
         return _load(folder, device, wait)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UserError(
             f'{folder}: {STATE} does not hold what this version expects ({error!r}); it was made '
             'by another version or changed by hand'
@@ -246,23 +255,53 @@ def state_files(folder: Path) -> tuple[Path, Path]:
     return path, folder / _prior_file(meta)
 
 
+def claim(folder: Path) -> int:
+    """Keep others from changing the state in a folder that exists; reading it needs no claim.
+
+    Returns:
+        A file descriptor: whoever closes it, or is killed, gives the folder back. It leaves no
+        file behind. On a file system that cannot lock folders it claims nothing.
+
+    Raises:
+        UserError: a running learner or another command has it.
+    """
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UserError(
+            f'{folder}: a running learner, or another command, works on this state; stop that '
+            'learner, or let the command end, then try again'
+        ) from None
+    except OSError:
+        pass  # NFS, for one
+    return held
+
+
 @contextmanager
 def revised(folder: Path) -> Iterator[Learner]:
     """The learner of a state directory, which is written back when the block ends well.
 
     Raises:
-        UserError: as `load_state`; or somebody else wrote the state meanwhile: it is left alone.
+        UserError: as `load_state` and `claim`; or somebody else wrote the state meanwhile: it is
+            left alone.
     """
-    learner = load_state(folder)
-    before = (folder / STATE).stat()
-    yield learner
-    now = (folder / STATE).stat()
-    if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
-        raise UserError(
-            f'{folder}: the state was written by somebody else meanwhile and is left as it is; '
-            'stop the learner that works on it, then try again'
-        )
-    save_state(learner, folder)
+    _check_there(folder, STATE)
+    held = claim(folder)
+    try:
+        learner = load_state(folder)
+        before = (folder / STATE).stat()
+        yield learner
+        now = (folder / STATE).stat()
+        if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+            raise UserError(
+                f'{folder}: the state was written by somebody else meanwhile and is left as it '
+                'is; stop the learner that works on it, then try again'
+            )
+        save_state(learner, folder)
+    finally:
+        os.close(held)
 
 
 def save_new(learner: Learner, folder: Path) -> None:
@@ -288,8 +327,11 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     data = _read(folder, STATE)
     arrays, meta = unpack('learner', data, str(folder / STATE))
     name = _prior_file(meta)
-    prior, _ = decode_prior(_read(folder, name), str(folder / name))
-    if meta['prior'] != fingerprint(prior):
+    data = _read(folder, name)
+    prior, _ = decode_prior(data, str(folder / name))
+    # The fingerprint is of the trunk alone; the name, but for that of earlier versions, of all.
+    named = PRIORS.fullmatch(name)
+    if meta['prior'] != fingerprint(prior) or (named and named['content'] != _content(data)):
         raise UserError(f'{folder}: {STATE} belongs to another prior than {name} beside it')
     learner = Learner(prior, LearnerConfig(**meta['config']), meta['seed'], device, wait)
 
@@ -334,7 +376,35 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
         load_background(learner, part, meta['background'])
     if learner.digest() != meta['digest']:
         raise UserError(f'{folder}: the posterior does not match its digest; it is damaged')
+    _check_values(learner, folder)
     return learner
+
+
+def _check_values(learner: Learner, folder: Path) -> None:
+    """Refuse what the digest does not vouch for and learning would break on, late and unseen."""
+    spec, history = learner.dynamics.spec, learner.dynamics.history()
+    shapes = (len(spec.state),), (len(spec.action),), history.shape, (len(spec.state),)
+    reservoirs = {f'regime {r.name}': r.reservoir.samples for r in learner.library.regimes}
+    reservoirs |= {'waiting samples': learner.waiting.samples, 'entered': learner.entered[0]}
+    parts = {
+        what: [(a, shape) for s in samples for a, shape in zip(_arrays(s), shapes, strict=True)]
+        for what, samples in reservoirs.items()
+    }
+    probabilities = list(learner.filter.probabilities.values())
+    surprise = [learner.surprise.fast, learner.surprise.slow]
+    parts['past'] = [(learner.past, history.shape)]
+    parts['probabilities'] = [(np.array(probabilities, float), (len(probabilities),))]
+    parts['surprise'] = [(np.array(surprise, float), (2,))]
+    for what, found in parts.items():
+        if any(a.shape != shape or not np.isfinite(a).all() for a, shape in found):
+            raise UserError(
+                f'{folder}: {what} in {STATE} is damaged: not finite, or of another shape; take '
+                'an earlier copy of the state, or begin anew with resume:=false'
+            )
+
+
+def _arrays(sample: Sample) -> tuple[np.ndarray, ...]:
+    return sample.x, sample.u, sample.past, sample.x_next
 
 
 def _tidy(folder: Path, prior: str) -> None:
@@ -367,11 +437,19 @@ def _prior_file(meta: dict[str, Any]) -> str:
     return meta.get('prior_file', f'{PRIOR}.safetensors')  # as earlier versions called it
 
 
+def _content(prior: bytes) -> str:
+    """What the name of its file tells of a prior."""
+    return hashlib.sha256(prior).hexdigest()[:16]
+
+
 def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    if not path.is_file():
+    _check_there(folder, name)
+    return (folder / name).read_bytes()
+
+
+def _check_there(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
         raise UserError(f'{folder}: no {name} there; give a state directory of this package')
-    return path.read_bytes()
 
 
 def _known(learner: Learner) -> dict[str, Gaussian]:
