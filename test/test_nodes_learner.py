@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_prior
-from lifelong_bayes_ros.learning.store import load_state
+from lifelong_bayes_ros.learning.store import load_state, revised
 from lifelong_bayes_ros.nodes.base import OK, WARN
 from lifelong_bayes_ros.nodes.bringup import claim_domain
 from lifelong_bayes_ros.nodes.learner import LearnerNode
@@ -84,3 +84,21 @@ def test_a_save_is_told_at_the_transition_that_it_was_taken_at(node, told):
         node.learner.observe(transition)
     node._tell(node.saver.wait())
     assert [(e['event'], e['step'], e['digest']) for e in told] == [('saved', 5, digest)]
+
+
+def test_a_command_may_read_the_state_of_a_learner_but_change_it_only_once_it_is_gone(node):
+    node._save(wait=True)
+    for change in (node.trigger_deactivate, node.trigger_activate):
+        with pytest.raises(UserError, match=r'a running learner.*stop that learner'):
+            revised(node.folder).__enter__()
+        assert load_state(node.folder).digest() == node.learner.digest()
+        change()
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    with revised(node.folder) as learner:
+        learner.library.note('nominal', 'mine')
+        node.trigger_configure()
+        assert 'another command, works on this state' in node._failed
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.learner.library.notes == {'nominal': 'mine'}

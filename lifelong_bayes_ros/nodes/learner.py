@@ -26,7 +26,7 @@ from ..learning.policy_thread import PolicyThread
 from ..learning.report import Event
 from ..learning.saver import Saved, Saver
 from ..learning.settings import LearnerConfig
-from ..learning.store import STATE, load_state
+from ..learning.store import STATE, claim, load_state
 from ..memory.sensitivity import memory_map
 from ..paths import check_writable
 from . import topics
@@ -69,6 +69,7 @@ class LearnerNode(BaseNode):
         self.folder = Path(self.value('state_dir')) if self.value('state_dir') else None
         if self.folder is not None:
             check_writable(self.folder, 'parameter state_dir')
+            self._owned.append((os.close, claim(self.folder)))  # until cleanup
         self.saver = None if self.folder is None else Saver(self.folder)
         self.unsaved = ''  # why the state could not be kept the last time
         self.learner = self._new_learner()
