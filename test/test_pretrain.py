@@ -194,14 +194,17 @@ def test_what_no_learner_would_learn_from_is_left_out_and_counted(tape, tmp_path
         bad[k] = replace(good[k], state=state)
     bad[400] = replace(good[400], action=QUAD.action_high.astype(np.float32) * 3)
     bad[500] = replace(good[500], next_state=np.full(6, np.nan, np.float32))
+    bad[600] = replace(good[600], stamp_ns=good[599].stamp_ns)
+    bad[700] = replace(good[700], dt=3 * QUAD.period)
     write_bag(tmp_path / 'bag', None, bad, None)
     said: list[str] = []
     segments = read_segments([tmp_path / 'bag'], QUAD, 200, notify=said.append)
-    sound = [t.state for k, t in enumerate(good) if k not in {*outliers, 400, 500}]
+    sound = [t.state for k, t in enumerate(good) if k not in {*outliers, 400, 500, 600, 700}]
     np.testing.assert_array_equal(np.concatenate([s.x for s in segments]), sound)
     assert len(said) == 1 and said[0].startswith(
-        '5 of 900 transitions are left out: 1 command beyond the limits, 1 not finite, '
-        '3 out of range; correct the limits in the robot file'
+        '7 of 900 transitions are left out: 1 command beyond the limits, 1 not finite, '
+        '1 repeated stamp, 1 dt far from the period, 3 out of range; correct the limits in the '
+        'robot file'
     )
 
 

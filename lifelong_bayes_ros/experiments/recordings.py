@@ -69,7 +69,7 @@ def read_segments(
                 lost = before is not None and (
                     transition.sequence != before.sequence + 1 or before.ends_episode
                 )
-                why = _refusal(spec, transition)
+                why = _refusal(spec, transition, before)
                 if lost or why:
                     stretches.append([])
                 if why:
@@ -112,12 +112,16 @@ def read_segments(
     return segments
 
 
-def _refusal(spec: RobotSpec, transition: Transition) -> str:
+def _refusal(spec: RobotSpec, transition: Transition, before: Transition | None) -> str:
     """Why a transition is left out, by the rules of `learning.admission` that need no prior."""
     if not transition.usable:
         return 'not usable'
     if not _finite(transition):
         return 'not finite'
+    if not transition.timely(spec.period):
+        return 'dt far from the period'
+    if before is not None and transition.stamp_ns == before.stamp_ns:
+        return 'repeated stamp'
     slack = SLACK * spec.action_half_range
     low, high = spec.action_low - slack, spec.action_high + slack
     beyond = bool(((transition.action < low) | (transition.action > high)).any())
