@@ -235,6 +235,38 @@ def test_memorable_examples_are_the_undecided_ones_equally_many_of_each_class() 
     assert [int((groups[chosen] == g).sum()) for g in (0, 1)] == [3, 3]
 
 
-def test_labels_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match='do not fit 3 inputs'):
-        Examples.of(torch.zeros(3, 2), np.zeros((2, 1)), Bernoulli())
+def test_terms_can_be_summed() -> None:
+    likelihood = KINDS['bernoulli']()
+    network, seen = linear(3, 1), Loss(examples(likelihood, 5, 15))
+    terms = [seen, Quadratic.isotropic(DELTA, zeros(network)), 2 * seen]
+    alone = sum(float(term(network).detach()) for term in terms)
+    assert float(sum(terms)(network).detach()) == pytest.approx(alone)
+    with pytest.raises(TypeError):
+        1.0 + seen
+
+
+def test_no_examples_are_no_loss() -> None:
+    likelihood = KINDS['categorical']()
+    none = examples(likelihood, 4, 16).pick([])
+    assert len(none) == len(none.stand_for(9)) == 0
+    assert float(Loss(none)(linear(3, 3)).detach()) == 0.0
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match='a batch of 0: give at least 1'):
+        Loss(examples(KINDS['bernoulli'](), 5, 17)).batch(0)
+
+
+@pytest.mark.parametrize(
+    'labels', [np.zeros((2, 1)), np.zeros((3, 2)), np.zeros(3), np.full((3, 1), np.nan)]
+)
+def test_labels_that_do_not_fit_are_refused(labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match='do not fit 3 inputs under Bernoulli'):
+        Examples.of(torch.zeros(3, 2), labels, Bernoulli())
+
+
+@pytest.mark.parametrize('outputs', [1, 2, 5])
+def test_outputs_that_do_not_fit_the_likelihood_are_refused(outputs: int) -> None:
+    seen = Loss(examples(KINDS['categorical'](), 4, 18))
+    with pytest.raises(ValueError, match=rf'outputs \(4, {outputs}\) where Categorical needs'):
+        seen(linear(3, outputs))

@@ -61,12 +61,14 @@ class Examples:
         """Examples [n, ...] with labels [n, t], of weight 1.
 
         Raises:
-            ValueError: there is not one label for each input.
+            ValueError: there is not one label of this likelihood for each input.
         """
         labels = np.asarray(labels, dtype=float)
-        if labels.ndim != 2 or len(labels) != len(inputs):
+        width = len(likelihood.soft_label(np.zeros(likelihood.outputs)))
+        if labels.shape != (len(inputs), width) or not np.isfinite(labels).all():
             raise ValueError(
-                f'labels {labels.shape} do not fit {len(inputs)} inputs: give [n, t], one '
+                f'labels {labels.shape} do not fit {len(inputs)} inputs under '
+                f'{type(likelihood).__name__}: give finite ones [{len(inputs)}, {width}], one '
                 'likelihood.label(y) for each'
             )
         return cls(inputs, labels, likelihood, inputs.new_ones(len(inputs)), read)
@@ -77,7 +79,8 @@ class Examples:
     def pick(self, index: Tensor | Sequence[int] | slice) -> Examples:
         """Some of the examples, with the weights they have."""
         if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.inputs.device)
+            kind = None if len(index) else torch.long  # of none torch makes floats
+            index = torch.as_tensor(index, dtype=kind, device=self.inputs.device)
         rows = index if isinstance(index, slice) else index.cpu().numpy()
         return replace(
             self,
@@ -97,8 +100,20 @@ class Examples:
         return replace(self, labels=self.likelihood.soft_label(_numpy(f)))
 
     def latent(self, network: Network) -> Tensor:
-        """Outputs f [n, k]."""
-        return self.read(network, self.inputs)
+        """Outputs f [n, k].
+
+        Raises:
+            ValueError: `read` gives something else.
+        """
+        f = self.read(network, self.inputs)
+        expected = (len(self), self.likelihood.outputs)
+        if f.shape != expected:
+            raise ValueError(
+                f'the network gives outputs {tuple(f.shape)} where '
+                f'{type(self.likelihood).__name__} needs {expected}: give it as many, or a `read` '
+                'that picks them'
+            )
+        return f
 
     def loss(self, f: Tensor) -> Tensor:
         """−log p(y | f) [n] at outputs f [n, k], without the weights; differentiable once."""

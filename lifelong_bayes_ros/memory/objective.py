@@ -46,11 +46,19 @@ class Term(ABC):
         """Value [], nats, differentiable in the parameters of the network."""
 
     def batch(self, size: int, generator: torch.Generator | None = None) -> Term:
-        """A random estimate of the term from at most `size` examples, right on average."""
+        """A random estimate of the term from at most `size` examples, right on average.
+
+        Raises:
+            ValueError: there are examples and none are wanted.
+        """
         return self
 
     def __add__(self, other: Term) -> Objective:
         return Objective((*_parts(self), *_parts(other)))
+
+    def __radd__(self, other: int) -> Objective:
+        """So that `sum`, which begins at 0, takes terms."""
+        return Objective(_parts(self)) if other == 0 else NotImplemented
 
     def __mul__(self, factor: float) -> Objective:
         return Objective(tuple((factor * f, term) for f, term in _parts(self)))
@@ -130,6 +138,8 @@ def _batch(examples: Examples, size: int, generator: torch.Generator | None) -> 
     n = len(examples)
     if n <= size:
         return examples
+    if size < 1:
+        raise ValueError(f'a batch of {size}: give at least 1 example')
     picked = examples.pick(torch.randperm(n, generator=generator)[:size])
     return replace(picked, weights=picked.weights * (n / size))
 
