@@ -85,6 +85,8 @@ def regimes(args: argparse.Namespace) -> int:
                 learner.library.rename(old, new)
                 if old in learner.filter.probabilities:
                     learner.filter.rename(old, new)
+                if learner.background is not None:
+                    learner.background.rename(old, new)
             for name, text in _pairs('--note', args.note).items():
                 learner.library.note(names.get(name, name), text)
     learner = load_state(folder)

@@ -13,11 +13,13 @@ import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros.dynamics.head import Head
 from lifelong_bayes_ros.dynamics.model import Dynamics
 from lifelong_bayes_ros.dynamics.noise import Noise
+from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import candidate as candidates
 from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.candidate import Job
 from lifelong_bayes_ros.learning.codec import fingerprint
+from lifelong_bayes_ros.learning.forgetting import forget
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.refine import Steps, imagined
 from lifelong_bayes_ros.learning.settings import LearnerConfig
@@ -266,6 +268,42 @@ def fails(fault):
         raise fault
 
     return fail
+
+
+def test_episodes_that_the_trunk_has_learned_from_stay(tiny_prior, tmp_path):
+    """Also those that no head holds any more; later ones can be taken out."""
+    adopted, learner = None, Learner(tiny_prior, FAST, seed=3)
+    for n, transition in enumerate(LIFE + LIFE[-50:]):
+        transition = replace(transition, episode=n // 50, stamp_ns=(n + 1) * QUAD.period_ns)
+        learner.observe(transition)
+        if adopted is None and trunk_events(learner, 'adopted'):
+            adopted = n
+            job = frozenset(range(n // 50 + 1)) - {n // 50}
+            learner.background.close()
+            learner.background = None
+    save_state(learner, tmp_path / 'state')
+    for known in (learner, load_state(tmp_path / 'state')):
+        assert 0 in known.taught and known.taught <= job
+        for episode in sorted(known.taught):
+            with pytest.raises(UserError, match=f'{episode}: the trunk has learned from it'):
+                forget(known, episode)
+        assert forget(known, n // 50).transitions > 0
+
+
+def test_a_job_goes_on_though_a_regime_is_named(tiny_prior):
+    learner, named = (Learner(tiny_prior, FAST, seed=3) for _ in range(2))
+    done = False
+    for transition in LIFE:
+        learner.observe(transition)
+        named.observe(transition)
+        if not done and named.background.running and len(named.library.names) > 1:
+            old, done = named.library.names[-1], True
+            named.library.rename(old, 'floor')
+            named.filter.rename(old, 'floor')
+            named.background.rename(old, 'floor')
+    assert done and 'floor' in named.library.names
+    assert named.digest() == learner.digest()
+    assert [e.step for e in trunk_events(named)] == [e.step for e in trunk_events(learner)]
 
 
 @pytest.mark.parametrize(

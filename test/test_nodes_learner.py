@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,23 +21,34 @@ from lifelong_bayes_ros.nodes.learner import LearnerNode
 from plants import HOME, stream
 
 
-@pytest.fixture
-def node(tiny_prior, tmp_path):
-    """An active learner of the quadrotor that keeps its state, alone in a domain of its own."""
-    prior = tmp_path / 'tiny.safetensors'
+@contextmanager
+def started(tiny_prior, folder, **more):
+    """A learner of the quadrotor that keeps its state, alone in a domain of its own."""
+    prior = folder / 'tiny.safetensors'
     prior.write_bytes(encode_prior(tiny_prior))
     domain, lock = claim_domain()
-    given = {'robot': 'quad', 'prior': prior, 'state_dir': tmp_path / 'state'}
+    given = {'robot': 'quad', 'prior': prior, 'state_dir': folder / 'state'} | more
     arguments = [a for name, value in given.items() for a in ('-p', f'{name}:={value}')]
     rclpy.init(args=['--ros-args', *arguments], domain_id=domain)
     node = LearnerNode()
     node.trigger_configure()
-    node.trigger_activate()
-    yield node
-    node.trigger_deactivate()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    lock.close()
+    if not node._failed:
+        node.trigger_activate()
+    try:
+        yield node
+        if node.active:
+            node.trigger_deactivate()
+            node.trigger_cleanup()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        lock.close()
+
+
+@pytest.fixture
+def node(tiny_prior, tmp_path):
+    with started(tiny_prior, tmp_path) as node:
+        yield node
 
 
 @pytest.fixture
@@ -102,3 +114,21 @@ def test_a_command_may_read_the_state_of_a_learner_but_change_it_only_once_it_is
     node.trigger_configure()
     node.trigger_activate()
     assert node.learner.library.notes == {'nominal': 'mine'}
+
+
+def test_memory_gets_the_bounds_that_are_given_also_when_it_goes_on(tiny_prior, tmp_path):
+    with started(tiny_prior, tmp_path, journal=50) as node:
+        config = node.learner.config
+        assert (config.capacity, config.memory_bytes, config.journal) == (12, None, 50)
+        assert node.learner.outcomes.journal == 50
+        for transition in stream(HOME, 80, 0):
+            node.learner.observe(transition)
+        assert node.learner.tape.length < 80  # the older half is folded
+        node._on_save(Trigger.Request())
+    with started(tiny_prior, tmp_path, capacity=3, memory_bytes=10**6) as node:
+        config = node.learner.config
+        assert (config.capacity, config.memory_bytes, config.journal) == (3, 10**6, 50)
+        assert node.learner.learned == 80
+    with started(tiny_prior, tmp_path, memory_bytes=1000) as node:
+        assert not node.active
+        assert 'memory_bytes 1000: one regime of this robot takes' in node._failed

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -123,9 +124,19 @@ class Learner:
         self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
         self.taught: frozenset[int] = frozenset()  # episodes that the trunk has learned from
         self.first_episode = 0  # number of the first episode since the learner was made
+        self.bound()
+
+    def bound(self, **bounds: int) -> None:
+        """Give memory other bounds: `capacity`, `memory_bytes`, `journal` of the settings.
+
+        Raises:
+            UserError: too few bytes.
+        """
+        config = replace(self.config, **bounds)
         least = 2 * self._regime_bytes()  # of the nominal plant and of one more
-        if self.config.memory_bytes is not None and self.config.memory_bytes < least:
-            raise too_small(self.config.memory_bytes, least)
+        if config.memory_bytes is not None and config.memory_bytes < least:
+            raise too_small(config.memory_bytes, least)
+        self.config, self.outcomes.journal = config, config.journal
 
     # ------------------------------------------------------------------ the way of the data
     def observe(self, transition: Transition) -> None:

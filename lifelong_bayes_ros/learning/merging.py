@@ -81,6 +81,7 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
     library.named = max(library.named, second.library.named)
     merged = Learner(first.prior, first.config, first.seed, str(first.device))
     merged.library = library
+    merged.taught = first.taught | {episode + offset for episode in second.taught}
     merged.step, merged.learned = first.step + second.step, first.learned + second.learned
     merged.stamp_ns = max(first.stamp_ns, second.stamp_ns)
     held = [s for r in library.regimes for s in r.reservoir.samples]

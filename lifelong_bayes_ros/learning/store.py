@@ -133,6 +133,7 @@ class Snapshot:
             'step': learner.step,
             'learned': learner.learned,
             'stamp_ns': learner.stamp_ns,
+            'taught': sorted(learner.taught),
             'identity': learner.identity,
             'names': library.names,
             'named': library.named,
@@ -355,6 +356,7 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
+    learner.taught = frozenset(meta.get('taught', ()))  # older states do not tell
     learner.waiting = reservoir('waiting')
     learner.entered = samples_from(arrays, 'entered'), meta['entered_seen']
     learner.filter.probabilities = meta['probabilities']

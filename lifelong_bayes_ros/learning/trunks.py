@@ -66,7 +66,7 @@ def merge_trunks(first: Learner, second: Learner, origin: Prior | None) -> list[
     for learner, before, memory in zip(learners, old, memories, strict=True):
         fresh = Learner(prior, learner.config, learner.seed, str(learner.device))
         fresh.library = _carried(learner, fresh, before, trunk, memory, inputs)
-        fresh.step, fresh.learned = learner.step, learner.learned
+        fresh.step, fresh.learned, fresh.taught = learner.step, learner.learned, learner.taught
         fresh.stamp_ns, fresh.first_episode = learner.stamp_ns, learner.first_episode
         moved.append(fresh)
     return moved

@@ -308,7 +308,7 @@ def too_small(limit: int | None, least: int) -> UserError:
     """The error of a byte budget that one regime does not fit in."""
     return UserError(
         f'memory_bytes {limit}: one regime of this robot takes {least}; give at least that, or '
-        'None for no limit'
+        'no limit'
     )
 
 

@@ -44,6 +44,9 @@ from .figures import Figures
 
 torch.set_num_threads(1)
 
+BOUNDS = ('capacity', 'memory_bytes', 'journal')  # of memory, if they are given
+AS_BEFORE = '0: as before, at first'
+
 
 class LearnerNode(BaseNode):
     """Learns from every transition and publishes the belief that came of it."""
@@ -60,6 +63,9 @@ class LearnerNode(BaseNode):
         Parameter('resume', True, 'go on from state_dir where it holds a posterior'),
         Parameter('device', 'cpu', 'where the trunk is learned: cpu, cuda, or auto'),
         Parameter('lockstep', False, 'wait for what the background learns, where it is late'),
+        Parameter('capacity', 0, f'regimes kept, with the nominal one; {AS_BEFORE} 12', 0, 1000),
+        Parameter('memory_bytes', 0, f'most bytes of regimes; {AS_BEFORE} no limit', 0, 10**15),
+        Parameter('journal', 0, f'steps kept, to be forgotten; {AS_BEFORE} 4000', 0, 10**9),
         Parameter('learning', True, 'learn; if not, predict and publish only', live=True),
         SEED,
     )
@@ -159,9 +165,12 @@ class LearnerNode(BaseNode):
         if self.resumed:
             learner = load_state(self.folder, device, self.value('lockstep'))
             self.get_logger().info(f'goes on from {self.folder} at transition {learner.step}')
-            return learner
-        prior, config = self._prior()
-        return Learner(prior, config, self.value('seed'), device, self.value('lockstep'))
+        else:
+            prior, config = self._prior()
+            seed, wait = self.value('seed'), self.value('lockstep')
+            learner = Learner(prior, config, seed, device, wait)
+        learner.bound(**{name: self.value(name) for name in BOUNDS if self.value(name)})
+        return learner
 
     def _new_policy(self) -> PolicyThread:
         if self.folder is not None and self.value('resume') and (self.folder / POLICY).exists():
