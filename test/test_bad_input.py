@@ -57,6 +57,8 @@ def spoilt(draw):
     # Where the robot is, and at which angle, is not limited: an angle wraps.
     if kind == 'out of range' and part != 'action' and where < 3:
         values[3] = 1e9
+    if kind == 'out of range' and part == 'action':
+        kind = 'command beyond the limits'
     return replace(good, **{part: values}), kind
 
 
@@ -66,9 +68,8 @@ def test_spoilt_transitions_are_counted_and_leave_the_posterior_as_it_was(grown,
     digest, skipped, learned = grown.digest(), grown.skipped.copy(), grown.learned
     theta = grown.belief().theta.copy()
     for transition, reason in transitions:
-        if transition.stamp_ns is None:
-            transition = replace(transition, stamp_ns=grown.stamp_ns)
-        grown.observe(transition)
+        later = 0 if transition.stamp_ns is None else QUAD.period_ns
+        grown.observe(replace(transition, stamp_ns=grown.stamp_ns + later))
         skipped[reason] += 1
     assert grown.digest() == digest and grown.learned == learned
     np.testing.assert_array_equal(grown.belief().theta, theta)

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from .units import Shelf, Unit, trainings
 __all__ = ['Status', 'life_command', 'report_object', 'result', 'row', 'run_baselines', 'run_ours']
 
 REFERENCES = ('frozen', 'oracle')  # every method is judged beside these
-HOME = '{}: score at home, learning on / frozen'  # the row of a life
 Notify = Callable[[str], None]  # a line for the person who waits
 
 
@@ -133,12 +132,7 @@ def life_command(
         three = [runs.get((*key, m)) for m in (unit.method, *REFERENCES)]
         if all(three):
             found.append(figures(*three))
-    # What begins with a shift is never at home.
-    away = {unit.name for unit in units if unit.life.shift_dicts_at(0)}
-    found = [replace(f, home=math.nan) if f.name in away else f for f in found]
-    left_out = {HOME.format(name) for name in away}
-    rows = [r for r in life_rows(found) if r['name'] not in left_out]
-    report = report_object('life', list(seeds), rows)
+    report = report_object('life', list(seeds), life_rows(found))
     report['lives'] = [asdict(f) for f in found]
     report['summaries'] = _summaries(found)
     report['failed'] = failed

@@ -48,7 +48,7 @@ class Summary:
     frozen: float
     oracle: float
     gap_closed: float  # (ours − frozen) / (oracle − frozen)
-    home: float  # score in the first phase, ours / frozen
+    home: float  # score in the first phase, ours / frozen; NaN: it is shifted
     phases: list[Phase]
 
 
@@ -94,7 +94,7 @@ def summarise(life: Life, ours: np.ndarray, frozen: np.ndarray, oracle: np.ndarr
         float(frozen.mean()),
         float(oracle.mean()),
         float((ours.mean() - frozen.mean()) / span) if span > 0 else float('nan'),
-        float(ours[home].mean() / frozen[home].mean()),
+        _mean(ours[home]) / _mean(frozen[home]),
         phases,
     )
 
@@ -144,7 +144,7 @@ class Figures:
     oracle: float
     gap_closed: float
     gap_closed_end: float  # in the last 30 s
-    home: float  # score in the first phase over the frozen model's
+    home: float  # score in the first phase over the frozen model's; NaN: it is shifted
     worst_phase: float  # least score of a phase less the frozen model's
     worst_window: float  # least mean of 50 steps after the first shift, less the frozen model's
     far: dict[str, int]  # events farther than 25 steps from a shift, by kind

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..learning.admission import SLACK
+from ..learning.admission import BEYOND, OUT_OF_RANGE, unfit
 from ..learning.pretrain import Data, Progress
 from ..learning.recorded import segmented, without_wild
 from ..robot import wire
@@ -18,7 +18,6 @@ from ..robot.transitions import Flag, Transition
 from .bag import Bag, legible, open_bag
 
 TOPIC = 'transition'
-BEYOND, FAR = 'command beyond the limits', 'out of range'  # as the online learner says it
 
 
 def recorded_spec(path: Path) -> RobotSpec:
@@ -69,7 +68,7 @@ def read_segments(
                 lost = before is not None and (
                     transition.sequence != before.sequence + 1 or before.ends_episode
                 )
-                why = _refusal(spec, transition, before)
+                why = unfit(spec, transition, None if before is None else before.stamp_ns)
                 if lost or why:
                     stretches.append([])
                 if why:
@@ -95,10 +94,10 @@ def read_segments(
     usable = sum(len(s.x) for stretches in kept for s in stretches)
     wild = seen - left.total() - usable
     if wild:
-        left[FAR] = wild
+        left[OUT_OF_RANGE] = wild
     if left:
         mend = '; correct the limits in the robot file if the robot did that'
-        mend = mend if left.keys() & {BEYOND, FAR} else ''
+        mend = mend if left.keys() & {BEYOND, OUT_OF_RANGE} else ''
         notify(f'{left.total()} of {seen} transitions are left out: {_told(left)}{mend}')
     segments = [s for stretches in kept for s in segmented(stretches, least)]
     if not segments:
@@ -110,22 +109,6 @@ def read_segments(
             'will meet, to be of use'
         )
     return segments
-
-
-def _refusal(spec: RobotSpec, transition: Transition, before: Transition | None) -> str:
-    """Why a transition is left out, by the rules of `learning.admission` that need no prior."""
-    if not transition.usable:
-        return 'not usable'
-    if not _finite(transition):
-        return 'not finite'
-    if not transition.timely(spec.period):
-        return 'dt far from the period'
-    if before is not None and transition.stamp_ns == before.stamp_ns:
-        return 'repeated stamp'
-    slack = SLACK * spec.action_half_range
-    low, high = spec.action_low - slack, spec.action_high + slack
-    beyond = bool(((transition.action < low) | (transition.action > high)).any())
-    return BEYOND if beyond else ''
 
 
 def _told(left: Counter[str]) -> str:
@@ -162,11 +145,6 @@ def _check_robot(bag: Bag, spec: RobotSpec) -> None:
                 f'{bag.path}: recorded of robot {recorded.name} with {there}, the file of '
                 f'{spec.name} has {here}; give the robot file that it was recorded with'
             )
-
-
-def _finite(transition: Transition) -> bool:
-    parts = (transition.state, transition.action, transition.next_state)
-    return all(bool(np.isfinite(p).all()) for p in parts)
 
 
 def _data(stretch: Sequence[Transition]) -> Data:

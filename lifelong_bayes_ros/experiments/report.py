@@ -94,8 +94,8 @@ def draw_life(
         title: first line of the picture.
     """
     subtitle = (
-        f'{summary.gap_closed:.0%} of the gap between the frozen model and the oracle closed; '
-        f'score at home {summary.home:.2f} × frozen'
+        f'{summary.gap_closed:.0%} of the gap between the frozen model and the oracle closed'
+        + (f'; score at home {summary.home:.2f} × frozen' if np.isfinite(summary.home) else '')
     )
     _draw(life, period, traces, path, title, subtitle)
 
@@ -273,5 +273,6 @@ def print_summary(console: Console, summary: Summary) -> None:
     )
     console.print(table)
     console.print(
-        f'gap closed {summary.gap_closed:.2f}   score at home {summary.home:.3f} × frozen'
+        f'gap closed {summary.gap_closed:.2f}'
+        + (f'   score at home {summary.home:.3f} × frozen' if np.isfinite(summary.home) else '')
     )

@@ -62,17 +62,18 @@ def _own_rows(name: str, seeds: list[Figures]) -> list[dict[str, Any]]:
     def barred(*values: float) -> tuple[float | None, ...]:
         return values if judged else (None, None)
 
+    at_home = row(
+        f'{name}: score at home, learning on / frozen',
+        home.mean,
+        '',
+        'higher',
+        *barred(0.99, 1.0),
+        home[1:],
+    )
     return [
         row(f'{name}: gap closed, mean of {n} seeds', mean.mean, '', 'higher', bar, aim, mean[1:]),
         row(f'{name}: gap closed, worst seed', _min(gaps), '', 'higher', *barred(0.75, 0.9)),
-        row(
-            f'{name}: score at home, learning on / frozen',
-            home.mean,
-            '',
-            'higher',
-            *barred(0.99, 1.0),
-            home[1:],
-        ),
+        *([at_home] if math.isfinite(home.mean) else []),  # else the life begins with a shift
         row(
             f'{name}: 90 % intervals cover, lowest phase',
             _min(coverage),

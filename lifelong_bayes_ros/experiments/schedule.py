@@ -72,8 +72,8 @@ class Life(Section):
         return self.regimes[self.regime_at(step)]
 
     def home_steps(self) -> int:
-        """Length of the first phase, the nominal plant before anything happens."""
-        return self.phases[0][1]
+        """Length of the first phase, the nominal plant; 0: it is shifted already."""
+        return 0 if self.shift_dicts_at(0) else self.phases[0][1]
 
 
 def life_names() -> list[str]:

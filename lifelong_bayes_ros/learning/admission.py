@@ -6,9 +6,11 @@ import numpy as np
 
 from ..dynamics.model import Dynamics
 from ..robot.outcomes import UNKNOWN
+from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 
 SLACK = 1e-3  # of a command's half range beyond its limits: rounding
+OUT_OF_RANGE, BEYOND = 'out of range', 'command beyond the limits'
 FAR = 1e3  # standard deviations from what pre-training saw; beyond, it is no motion of this robot
 
 
@@ -17,19 +19,26 @@ def refusal(dynamics: Dynamics, transition: Transition, before_ns: int | None = 
 
     `before_ns`: stamp of the transition before it, if there was one.
     """
+    reason = unfit(dynamics.spec, transition, before_ns)
+    if reason:
+        return reason
+    values = (transition.state, transition.action, transition.next_state)
+    return OUT_OF_RANGE if _is_far(dynamics, *(v.astype(float) for v in values)) else ''
+
+
+def unfit(spec: RobotSpec, transition: Transition, before_ns: int | None = None) -> str:
+    """As `refusal`, whatever is known of the robot's dynamics."""
     values = (transition.state, transition.action, transition.next_state)
     if not transition.usable:
         return 'not usable'
     if not all(bool(np.isfinite(v).all()) for v in values):
         return 'not finite'
-    if not transition.timely(dynamics.spec.period):
+    if not transition.timely(spec.period):
         return 'dt far from the period'
-    if not _are_labels(dynamics, transition.outcomes):
+    if not _are_labels(spec, transition.outcomes):
         return 'no label of an outcome'
-    if _is_far(dynamics, *(v.astype(float) for v in values)):
-        return 'out of range'
-    if _is_beyond(dynamics, transition.action):
-        return 'command beyond the limits'
+    if _is_beyond(spec, transition.action):
+        return BEYOND
     return 'repeated stamp' if transition.stamp_ns == before_ns else ''
 
 
@@ -40,8 +49,8 @@ def _is_far(dynamics: Dynamics, x: np.ndarray, u: np.ndarray, x_next: np.ndarray
     return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
 
 
-def _are_labels(dynamics: Dynamics, labels: tuple[int, ...]) -> bool:
-    outcomes = dynamics.spec.outcomes.values()
+def _are_labels(spec: RobotSpec, labels: tuple[int, ...]) -> bool:
+    outcomes = spec.outcomes.values()
     counts = [2 if o.classes is None else len(o.classes) for o in outcomes]
     # None at all: nobody told, or nobody asked.
     return not (labels and counts) or (
@@ -50,9 +59,8 @@ def _are_labels(dynamics: Dynamics, labels: tuple[int, ...]) -> bool:
     )
 
 
-def _is_beyond(dynamics: Dynamics, action: np.ndarray) -> bool:
+def _is_beyond(spec: RobotSpec, action: np.ndarray) -> bool:
     """Whether the robot cannot have done what was commanded."""
-    spec = dynamics.spec
     slack = SLACK * spec.action_half_range
     low, high = spec.action_low - slack, spec.action_high + slack
     return bool(((action < low) | (action > high)).any())
