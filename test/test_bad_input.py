@@ -11,7 +11,7 @@ import plants
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning.codec import encode_prior
 from lifelong_bayes_ros.learning.learner import Learner
-from lifelong_bayes_ros.learning.settings import LearnerConfig
+from lifelong_bayes_ros.learning.settings import COUNTS, LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag, StateAssembler, TransitionBuilder
 from plants import HOME, QUAD, stream
 
@@ -160,3 +160,32 @@ def test_a_prior_of_other_dimensions_is_refused(tmp_path):
         node.destroy_node()
     finally:
         rclpy.shutdown()
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *((name, least - 1) for name, least in COUNTS.items()),
+        ('journal', 1.5),
+        ('random_walk', -1e-9),
+        ('recall_widen', np.nan),
+        ('confidence_home', 1.1),
+        ('recall_nats', np.inf),
+    ],
+)
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=f'^{name} {value}: give'):
+        LearnerConfig(**{name: value})
+
+
+@pytest.mark.parametrize('name', COUNTS)
+def test_the_least_of_every_setting_serves(name):
+    """With the trunk learning, so that every part is there."""
+    config = replace(LearnerConfig(), trunk_every=40, trunk_window=60)
+    learner = Learner(plants.tiny_prior(), replace(config, **{name: COUNTS[name]}))
+    for transition in stream(HOME, 60, 0) + stream(plants.LOSS, 60, 1, 60):
+        learner.observe(transition)
+    learner.consolidate()
+    assert learner.learned == 120
+    assert learner.live.posterior.factor().isfinite().all()
+    learner.background.close()

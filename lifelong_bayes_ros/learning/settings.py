@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+COUNTS = {  # and the least that each must be
+    'watch': 1,
+    'purge': 0,
+    'store_age': 1,
+    'capacity': 1,
+    'reservoir': 1,
+    'dense_window': 1,
+    'journal': 0,
+    'guard_window': 1,
+    'trunk_every': 2,
+    'trunk_steps': 1,
+    'trunk_window': 1,
+}
+SHARES = ('confidence_home', 'random_walk', 'recall_widen')  # from 0 to 1
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """Settings of the learner; the defaults serve every shipped robot."""
+    """Settings of the learner; the defaults serve every shipped robot.
+
+    Raises:
+        ValueError: one is out of range; says which, and what it may be.
+    """
 
     confidence_home: float = 0.01  # share of the family covariance that life starts with
     random_walk: float = 3e-4  # covariance moved towards the prior per transition
@@ -35,3 +55,16 @@ class LearnerConfig:
     trunk_every: int = 500  # transitions between two jobs
     trunk_steps: int = 2  # steps of the Bayesian learning rule per transition
     trunk_window: int = 2000  # recent transitions that a job learns from
+
+    def __post_init__(self) -> None:
+        for name, least in COUNTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'{name} {value!r}: give a whole number from {least} on')
+        for name in SHARES:
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name} {value!r}: give a share from 0 to 1')
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f'{name} {value!r}: give a finite number')
