@@ -168,7 +168,7 @@ def spoilt():
         'nan state': (replace(good, state=nan), 'not finite'),
         'nan next state': (replace(good, next_state=nan), 'not finite'),
         'infinite command': (replace(good, action=np.float32([np.inf, 0])), 'not finite'),
-        'huge command': (replace(good, action=np.float32([0, 1e9])), 'out of range'),
+        'huge command': (replace(good, action=np.float32([0, 1e9])), 'command beyond the limits'),
         'huge state': (replace(good, state=large), 'out of range'),
         'huge step': (replace(good, next_state=large), 'out of range'),
     }

@@ -66,5 +66,5 @@ class LearnerConfig:
             if not 0 <= value <= 1:
                 raise ValueError(f'{name} {value!r}: give a share from 0 to 1')
         for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f'{name} {value!r}: give a finite number')
+            if isinstance(value, float) and math.isnan(value):  # infinite: what never is
+                raise ValueError(f'{name} {value!r}: give a number')
