@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,15 +28,15 @@ from rclpy.context import Context
 from rclpy.task import Future
 
 from ..errors import UserError
-from .base import PARENT
+from .base import FORGOTTEN, PARENT
 from .executor import Executor
 from .table import Common, Start, remappings, starts
 from .this_machine import environment, this_machine
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
-LOOK_SECONDS = 0.5  # in which nodes that run already are discovered
-ANSWER_SECONDS = 1.0  # in which those that are alive answer
+LOOK_SECONDS = 1.0  # in which nodes that run already are discovered
+ANSWER_SECONDS = 2.0  # in which those that are alive answer
 OF_NODES, OF_PROCESSES = range(1, 51), range(51, 102)  # domains, see `claim_domain`
 
 
@@ -213,7 +214,7 @@ class Bringup:
         names = [start.node.name for start in self.starts]
         clients = {name: self._client(GetState, f'{name}/get_state') for name in names}
         until = time.monotonic() + LOOK_SECONDS
-        while time.monotonic() < until:
+        while time.monotonic() < until and not any(c.service_is_ready() for c in clients.values()):
             self.spin(0.05)
         calls = {
             name: client.call_async(GetState.Request())
@@ -223,7 +224,10 @@ class Bringup:
         until = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < until and not all(call.done() for call in calls.values()):
             self.spin(0.05)
-        if twins := [name for name, call in calls.items() if call.done()]:
+        self._refuse([name for name, call in calls.items() if call.done()])
+
+    def _refuse(self, twins: Sequence[str]) -> None:
+        if twins:
             raise UserError(
                 f'in ROS domain {self.domain_id}, namespace {self.common.namespace}, '
                 f'there runs already: {", ".join(twins)}; end it, or start in another namespace '
@@ -257,11 +261,15 @@ class Bringup:
     def _wait(
         self, done: Callable[[], bool], deadline: float, names: Iterable[str], what: str
     ) -> None:
+        begun = time.monotonic()
         while not done():
             self.spin(0.05)
             for name in names:
                 if name in self.watch():
                     raise UserError(self.obituary(name))
+            if time.monotonic() - begun > FORGOTTEN:  # twins that were not discovered in time
+                there = Counter(self.node.get_node_names_and_namespaces())
+                self._refuse([n for n in names if there[n, self.common.namespace] > 1])
             if time.monotonic() > deadline:
                 reasons = '\n'.join(self.reason(name) for name in names)
                 raise UserError(f'{", ".join(names)}: {what} in time:\n{reasons}')
