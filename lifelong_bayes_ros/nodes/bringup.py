@@ -216,15 +216,14 @@ class Bringup:
         until = time.monotonic() + LOOK_SECONDS
         while time.monotonic() < until and not any(c.service_is_ready() for c in clients.values()):
             self.spin(0.05)
-        calls = {
-            name: client.call_async(GetState.Request())
-            for name, client in clients.items()
-            if client.service_is_ready()
-        }
+        there = [name for name, client in clients.items() if client.service_is_ready()]
+        answers = {name: self._answers(name) for name in there}
+        twins: list[str] = []
         until = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < until and not all(call.done() for call in calls.values()):
+        while time.monotonic() < until and len(twins) < len(there):
             self.spin(0.05)
-        self._refuse([name for name, call in calls.items() if call.done()])
+            twins = [name for name in there if answers[name]()]
+        self._refuse(twins)
 
     def _refuse(self, twins: Sequence[str]) -> None:
         if twins:
@@ -238,7 +237,8 @@ class Bringup:
         """Whether a node answers, asked again and again.
 
         A service that is there may still be that of a process that was killed: DDS forgets it
-        only after a while, and what is asked of it gets lost.
+        only after a while, and what is asked of it gets lost. So does the answer of one that has
+        not discovered yet who asks.
         """
         client = self._client(GetState, f'{name}/get_state')
         calls: list[Future] = []
