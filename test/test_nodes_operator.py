@@ -31,7 +31,7 @@ from lifelong_bayes_ros.experiments.bag import open_bag
 from lifelong_bayes_ros.learning.codec import encode_belief, encode_prior, fingerprint
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.store import load_state
-from lifelong_bayes_ros.nodes import bringup, topics
+from lifelong_bayes_ros.nodes import topics
 from lifelong_bayes_ros.nodes.bringup import OF_PROCESSES, Bringup, claim_domain, signal_group
 from lifelong_bayes_ros.nodes.codecs import (
     bytes_to_msg,
@@ -524,22 +524,20 @@ def test_a_state_is_copied_only_of_a_learner_that_knows_more_than_was_recorded(
     assert bool(requests) == asked  # once more where DDS is slow to bring an answer
 
 
-def test_nodes_that_run_already_are_named_but_not_those_that_were_killed(tmp_path, monkeypatch):
+def test_nodes_that_run_already_are_named_but_not_those_that_were_killed(tmp_path):
     only = Common(nodes='transition_streamer')
     with Bringup({'robot': 'quad'}, tmp_path / '1', private=True, common=only) as first:
         first.start()
         domain = first.domain_id
-        with monkeypatch.context() as patch:  # however busy the machine is
-            patch.setattr(bringup, 'LOOK_SECONDS', PATIENCE)
-            patch.setattr(bringup, 'ANSWER_SECONDS', PATIENCE)
-            with (
-                pytest.raises(UserError) as caught,
-                Bringup({'robot': 'quad'}, tmp_path / '2', domain, True, only) as second,
-            ):
+        with Bringup({'robot': 'quad'}, tmp_path / '2', domain, True, only) as second:
+            state = second._state('transition_streamer')
+            while not state():  # until it is discovered
+                second.spin(0.05)
+            with pytest.raises(UserError) as caught:
                 second.start()
         where = f'ROS domain {domain}, namespace /lifelong'
         assert f'in {where}, there runs already: transition_streamer; end it' in str(caught.value)
-        assert not (tmp_path / '2').exists()  # nothing was started
+        assert not second.processes
         elsewhere = replace(only, namespace='/other')
         with Bringup({'robot': 'quad'}, tmp_path / '3', domain, True, elsewhere) as third:
             third.start()

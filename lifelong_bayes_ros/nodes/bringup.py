@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import rclpy
 import rclpy.logging
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.client import Client
@@ -35,8 +35,6 @@ from .this_machine import environment, this_machine
 
 CONFIGURE_SECONDS = 1800.0  # the learner may have to pre-train first
 SECONDS = 30.0  # any other transition
-LOOK_SECONDS = 1.0  # in which nodes that run already are discovered
-ANSWER_SECONDS = 2.0  # in which those that are alive answer
 OF_NODES, OF_PROCESSES = range(1, 51), range(51, 102)  # domains, see `claim_domain`
 
 
@@ -120,8 +118,6 @@ class Bringup:
             UserError: a node died or could not be configured or activated, or one of its name
                 runs already; says why.
         """
-        if self._lock is None:  # else the domain is our own
-            self._refuse_twins()
         self.logs.mkdir(parents=True, exist_ok=True)
         for start in self.starts:
             self._launch(start)
@@ -198,32 +194,16 @@ class Bringup:
         deadline = time.monotonic() + seconds
         calls = {}
         for name in names:
-            self._wait(self._answers(name), deadline, [name], f'{label}: the node does not answer')
+            state = self._state(name)
+            self._wait(state, deadline, [name], f'{label}: the node does not answer')
+            if label == 'configure' and state() != State.PRIMARY_STATE_UNCONFIGURED:
+                self._refuse([name])  # ours has only begun: what is asked of it reaches another
             request = ChangeState.Request(transition=Transition(id=transition))
             calls[name] = self._client(ChangeState, f'{name}/change_state').call_async(request)
         for name, call in calls.items():
             self._wait(call.done, deadline, calls, f'{label}: not done')
             if not call.result().success:
                 raise UserError(f'{name} did not {label}:\n{self.reason(name)}')
-
-    def _refuse_twins(self) -> None:
-        """Refuse to start beside nodes of the same names: what is asked of one reaches the other.
-
-        Names alone may be those of processes that were killed: DDS forgets them after a while.
-        """
-        names = [start.node.name for start in self.starts]
-        clients = {name: self._client(GetState, f'{name}/get_state') for name in names}
-        until = time.monotonic() + LOOK_SECONDS
-        while time.monotonic() < until and not any(c.service_is_ready() for c in clients.values()):
-            self.spin(0.05)
-        there = [name for name, client in clients.items() if client.service_is_ready()]
-        answers = {name: self._answers(name) for name in there}
-        twins: list[str] = []
-        until = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < until and len(twins) < len(there):
-            self.spin(0.05)
-            twins = [name for name in there if answers[name]()]
-        self._refuse(twins)
 
     def _refuse(self, twins: Sequence[str]) -> None:
         if twins:
@@ -233,8 +213,8 @@ class Bringup:
                 'or domain'
             )
 
-    def _answers(self, name: str) -> Callable[[], bool]:
-        """Whether a node answers, asked again and again.
+    def _state(self, name: str) -> Callable[[], int]:
+        """Tells the state that a node answers with, asked again and again; 0 until it does.
 
         A service that is there may still be that of a process that was killed: DDS forgets it
         only after a while, and what is asked of it gets lost. So does the answer of one that has
@@ -244,14 +224,15 @@ class Bringup:
         calls: list[Future] = []
         asked = 0.0
 
-        def answers() -> bool:
+        def state() -> int:
             nonlocal asked
             if time.monotonic() > asked + 0.5:
                 asked = time.monotonic()
                 calls.append(client.call_async(GetState.Request()))
-            return any(call.done() for call in calls)
+            answered = (call.result().current_state.id for call in calls if call.done())
+            return next(answered, State.PRIMARY_STATE_UNKNOWN)
 
-        return answers
+        return state
 
     def _client(self, kind: type, service: str) -> Client:
         if service not in self._clients:
@@ -259,7 +240,7 @@ class Bringup:
         return self._clients[service]
 
     def _wait(
-        self, done: Callable[[], bool], deadline: float, names: Iterable[str], what: str
+        self, done: Callable[[], object], deadline: float, names: Iterable[str], what: str
     ) -> None:
         begun = time.monotonic()
         while not done():
