@@ -21,6 +21,7 @@ from .native_cost import native_cost
 from .noise import Noise, autoregressive, coloured
 from .optimizers import OPTIMIZERS
 from .rollout import Rollout
+from .slewing import Slewing
 
 if TYPE_CHECKING:
     from ..blr.graph import Graph
@@ -46,6 +47,7 @@ class Planner:
     draws. Through all, the cost of a plan is its mean over the draws and `beta` times its standard
     deviation over them: in units of the cost, so that ignorance counts as far as it matters for
     the task, and one β fits all robots. `beta` and `max_belief_age` may be changed at any time.
+    Where slew limits bind, all plans keep them, from the command sent last on.
     """
 
     def __init__(self, dynamics: Dynamics, seed: int = 0, device: str = 'cpu') -> None:
@@ -63,6 +65,7 @@ class Planner:
         self._native = settings.engine == 'native' and not on_torch
         self.cost = native_cost(self.spec) if self._native else Cost(self.spec, self.arrays)
         self.chance = Chance(self.spec, self.arrays)
+        self.slewing = Slewing(self.spec, self.arrays)
         self.optimizer = OPTIMIZERS[settings.optimizer](self.spec, self.arrays)
         exponent = settings.colour
         if exponent is None and settings.optimizer == 'icem':
@@ -142,10 +145,13 @@ class Planner:
                 tried = np.clip(proposals, self.optimizer.low, self.optimizer.high)
                 plans = self.optimizer.ask(self.noise, max(count - len(tried), 1), round_)
                 plans = self.arrays.lib.concatenate([plans, self.arrays.array(tried)])
-            total, penalty = cost(plans)
+            plans, total, penalty = cost(plans)
             penalty = None if penalty is None else host(penalty)
             self.optimizer.tell(host(plans), host(total), penalty)
-        return Plan(stamp_ns, self.optimizer.plan.copy(), self.optimizer.spread)
+        found = self.optimizer.plan.copy()
+        if self.slewing:  # a mean keeps slew limits but for rounding
+            found = host(self.slewing(self.arrays.array(found), self.arrays.array(past[0])))
+        return Plan(stamp_ns, found, self.optimizer.spread)
 
     def rest(self) -> None:
         """Do in an idle moment what the next plan need not wait for."""
@@ -164,8 +170,8 @@ class Planner:
 
     def _judge(
         self, belief: Belief, stamp_ns: int, x: np.ndarray, past: np.ndarray
-    ) -> Callable[[Any], tuple[Any, Any]]:
-        """What tells the cost [n] of plans [n, h, da], and the penalty [n] of constraints."""
+    ) -> Callable[[Any], tuple[Any, Any, Any]]:
+        """What tells of plans [n, h, da] what `_weigh` does."""
         array, rolled = self.arrays.array, self._rolled
         target = self.cost.target(stamp_ns + self.spec.period_ns, self.settings.horizon)
         # Looked at once: another β may come while a late plan goes on.
@@ -182,7 +188,7 @@ class Planner:
         values = (x, past, past[0], target, variance, caution, beta * caution)
         given = (*(array(v) for v in values), *weights)
 
-        def cost(plans: Any) -> tuple[Any, Any]:
+        def cost(plans: Any) -> tuple[Any, Any, Any]:
             if not self.arrays.on_cuda:
                 return weigh(plans, *given)
             inputs = (plans, *given)
@@ -211,13 +217,16 @@ class Planner:
         caution: Any,
         beta: Any,
         *weights: Any,
-    ) -> tuple[Any, Any]:
-        """Cost and penalty of plans under the weights of a rollout; all of these are arrays.
+    ) -> tuple[Any, Any, Any]:
+        """Plans [n, h, da] as slew limits let them be, their cost [n] under the weights of a
+        rollout, and the penalty [n] of constraints; all of these are arrays.
 
         `spread`: whether that of the cost over the draws counts, with weight `beta`.
         """
         rolled, penalty = self._rolled, None
         run = {'mean': rolled.run, 'draw': rolled.run_shared, 'all': rolled.run_all}[through]
+        if self.slewing:
+            plans = self.slewing(plans, previous)
         with np.errstate(over='ignore', invalid='ignore'):  # a wrong model may run away
             states = run(weights, x, plans, past)
             if self.chance:
@@ -229,7 +238,7 @@ class Planner:
                 if spread:
                     lib = self.arrays.lib
                     total = total + beta * lib.sqrt(lib.square(each - total).mean(axis=0))
-        return total, penalty
+        return plans, total, penalty
 
     def _variance(self, belief: Belief, x: np.ndarray, past: np.ndarray) -> np.ndarray:
         """Variance of the next state [ds] that margins are for: replanning answers to the rest.
