@@ -179,3 +179,19 @@ def test_any_path_is_followed_or_refused(points, speed):
 def test_a_velocity_that_cannot_be_held_is_refused(values, words):
     with pytest.raises(UserError, match=words):
         Velocity(LIMITED, {'vx': 1.0}, np.array(values), SECOND)
+
+
+WALLED = RobotSpec.model_validate(
+    QUAD.model_dump()
+    | {'cost': QUAD.cost.model_dump() | {'chance': {'x': {'high': 1.5}, 'vx': {'low': -0.5}}}}
+)
+
+
+def test_a_goal_beyond_a_chance_constraint_is_refused():
+    Trajectory(WALLED, XZ, [0, 10 * SECOND], [[1.5, 1.0], [0.0, 1.0]])
+    with pytest.raises(UserError, match=r'1\.6 is above high 1\.5 of cost\.chance\.x'):
+        Trajectory(WALLED, XZ, [0], [[1.6, 1.0]])
+    with pytest.raises(UserError, match=r'-1 is below low -0\.5 of cost\.chance\.vx'):
+        Trajectory(WALLED, XZ, [0, SECOND], [[1.0, 1.0], [0.0, 1.0]])
+    with pytest.raises(UserError, match=r'-0\.6 is below low -0\.5 of cost\.chance\.vx'):
+        Velocity(WALLED, {'vx': 1.0}, np.array([-0.6]), SECOND)

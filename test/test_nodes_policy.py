@@ -91,6 +91,18 @@ def test_until_a_new_trunk_has_its_head_the_old_one_answers(policy, tiny_prior):
     assert policy.prior_id == fingerprint(changed)
 
 
+def test_a_head_that_cannot_be_read_makes_the_one_before_no_younger(policy, sent, tiny_prior):
+    believe(policy, tiny_prior, replace(Learner(tiny_prior).belief(), stamp_ns=0))
+    tell_state(policy, 0)
+    foreign = bytes_to_msg(encode_belief(Learner(tiny_prior).belief(), 'another'))
+    for tick in range(1, 60):
+        with pytest.raises(UserError, match='made for prior another'):
+            policy._on_belief(foreign)
+        tell_state(policy, tick)
+    assert policy.counts['stale belief'] > 0  # after max_belief_age
+    assert diagnosis(policy)[0].startswith('acting carefully: the belief is stale')
+
+
 # ---------------------------------------------------------------------- acting
 PERIOD = QUAD.period_ns
 
@@ -555,9 +567,11 @@ def test_where_a_goal_is_required_the_safe_action_is_sent_until_one_is_good(
 ARM, DRIVE = load_robot('arm'), load_robot('diffdrive')
 
 
-def trajectory(names=('elbow', 'shoulder'), points=(([0.1, 0.2], [0.0, 1.0], 1),), seconds=0):
+def trajectory(
+    names=('elbow', 'shoulder'), points=(([0.1, 0.2], [0.0, 1.0], 1),), seconds=0, frame=''
+):
     message = JointTrajectory(joint_names=list(names))
-    message.header.stamp.sec = seconds
+    message.header.stamp.sec, message.header.frame_id = seconds, frame
     for positions, velocities, at in points:
         point = JointTrajectoryPoint(positions=positions, velocities=velocities)
         point.time_from_start.sec = at
@@ -565,8 +579,9 @@ def trajectory(names=('elbow', 'shoulder'), points=(([0.1, 0.2], [0.0, 1.0], 1),
     return message
 
 
-def test_a_joint_trajectory_is_read_by_the_names_of_its_joints():
-    goal = read_goal(ARM, trajectory(seconds=10), 10 * 10**9)
+@pytest.mark.parametrize('frame', ['', ARM.frame])
+def test_a_joint_trajectory_is_read_by_the_names_of_its_joints(frame):
+    goal = read_goal(ARM, trajectory(seconds=10, frame=frame), 10 * 10**9)
     assert goal.channels == ('shoulder', 'elbow')
     np.testing.assert_array_equal(goal.reference(11 * 10**9, 1)[0], [[0.2, 0.1]])
 
@@ -582,6 +597,11 @@ def test_a_joint_trajectory_is_read_by_the_names_of_its_joints():
         (trajectory(points=()), 'no points'),
         (trajectory(points=(([0.1, 0.2], [], 2), ([0.1, 0.2], [], 1))), 'increase'),
         (trajectory(seconds=8), 'ended 1.000 s ago'),
+        (trajectory(seconds=2**31 - 1), 'stamped 2147483637.0 s ahead, goal_input.max_age is 5 s'),
+        (
+            trajectory(frame='tool0'),
+            f"unknown frame 'tool0'; robot arm takes goals in '{ARM.frame}",
+        ),
         (trajectory(points=(([math.inf, 0.2], [], 1),)), 'not finite'),
     ],
 )
@@ -589,6 +609,13 @@ def test_a_trajectory_of_the_wrong_form_is_refused(message, words):
     with pytest.raises(UserError, match='goal') as caught:
         read_goal(ARM, message, 10 * 10**9)
     assert words in str(caught.value)
+
+
+def test_a_trajectory_may_begin_later_or_have_begun():
+    points = (([0.1, 0.2], [], 0), ([0.3, 0.4], [], 20))
+    for seconds, expected in ((4, [0.26, 0.16]), (14, [0.2, 0.1])):
+        goal = read_goal(ARM, trajectory(points=points, seconds=seconds), 10 * 10**9)
+        np.testing.assert_allclose(goal.reference(10 * 10**9, 1)[0], [expected])
 
 
 def test_a_path_and_its_faults():

@@ -93,7 +93,7 @@ class Trajectory(Goal):
 
         Raises:
             UserError: of the wrong length, not finite, not in the order of time, over already, or
-                beyond the limits of the robot's channels.
+                beyond the limits or chance constraints of the robot's channels.
         """
         super().__init__(spec, weights)
         shape = (len(times_ns), len(self.channels))
@@ -144,10 +144,11 @@ class Trajectory(Goal):
             seen = value[:, column]
             if channel.wraps and np.abs(seen).max() <= CREDIBLE:
                 seen = np.pi - np.mod(np.pi - seen, 2 * np.pi)
-            fault = beyond(channel, float(seen.min()), float(seen.max()))
+            least, most = float(seen.min()), float(seen.max())
+            fault = beyond(channel, least, most, self.spec.cost.chance.get(name))
             fastest = float(rate[:, column].min()), float(rate[:, column].max())
             if not fault and speed is not None:
-                fault = beyond(speed, *fastest)
+                fault = beyond(speed, *fastest, self.spec.cost.chance.get(speed.name))
             elif not fault and not np.abs(fastest).max() <= CREDIBLE:
                 fault = f'it would go at {fastest[0]:g} to {fastest[1]:g} per second'
             if fault:
@@ -179,13 +180,14 @@ class Velocity(Goal):
         """Check and take velocities [n] in the order of `weights`.
 
         Raises:
-            UserError: of the wrong length, not finite, or beyond the limits of the channels.
+            UserError: of the wrong length, not finite, or beyond limits or chance constraints.
         """
         super().__init__(spec, weights)
         self._values = _numbers('velocities', values, (len(self.channels),))
         self._until_ns = until_ns
         for column, value in zip(self._columns, self._values, strict=True):
-            fault = beyond(spec.state[column], float(value), float(value))
+            channel, value = spec.state[column], float(value)
+            fault = beyond(channel, value, value, spec.cost.chance.get(channel.name))
             if fault:
                 raise UserError(f'goal: out of reach: {fault}; stay within the limits')
 

@@ -43,7 +43,12 @@ def _trajectory(spec: RobotSpec, message: JointTrajectory, now_ns: int) -> Traje
     names = list(message.joint_names)
     if sorted(names) != sorted(joints):
         raise UserError(f'goal: joint_names are {names}, robot {spec.name} takes {list(joints)}')
+    if message.header.frame_id:  # joints need none
+        _check_frame(spec, message.header)
     start = to_ns(message.header.stamp) or now_ns
+    ahead = (start - now_ns) * 1e-9
+    if ahead > spec.goal_input.max_age:
+        raise _untimely(spec, ahead, 'ahead')
     order = [names.index(joint) for joint in joints]
     points = message.points
     given = {len(p.velocities) > 0 for p in points}
@@ -100,10 +105,14 @@ def _check_header(spec: RobotSpec, header: Any, now_ns: int) -> None:
     stamp_ns = to_ns(header.stamp)
     age = (now_ns - stamp_ns) * 1e-9
     if stamp_ns and abs(age) > spec.goal_input.max_age:
-        raise UserError(
-            f'goal: stamped {abs(age):.1f} s {"ago" if age > 0 else "ahead"}, goal_input.max_age '
-            f"is {spec.goal_input.max_age:g} s; stamp it with the robot's time, or with zero"
-        )
+        raise _untimely(spec, abs(age), 'ago' if age > 0 else 'ahead')
+
+
+def _untimely(spec: RobotSpec, seconds: float, when: str) -> UserError:
+    return UserError(
+        f'goal: stamped {seconds:.1f} s {when}, goal_input.max_age is '
+        f"{spec.goal_input.max_age:g} s; stamp it with the robot's time, or with zero"
+    )
 
 
 def _check_finite(what: str, *parts: Any) -> None:

@@ -319,8 +319,6 @@ class Policy(BaseNode):
     def _take_head(self) -> None:
         data = msg_to_bytes(self.newest_head)
         before, first = self.belief, self.belief is None
-        last = self.assembler.last
-        self.belief_ns = None if last is None else last.stamp_ns
         try:
             self.belief = decode_belief(data, self.prior_id, 'belief/head')
         except UserError:
@@ -332,6 +330,8 @@ class Policy(BaseNode):
             self.controller.adopt(dynamics)
             self.prior_id, self.next_trunk = prior_id, None
             self._catch_up()
+        last = self.assembler.last
+        self.belief_ns = None if last is None else last.stamp_ns
         if before is not None and (self.anew or self.belief.stamp_ns < before.stamp_ns):
             # What leads to the state that waits came while the learner was away.
             self.unawaited = self.held

@@ -29,8 +29,9 @@ class GoalInput(Section):
     `track` names the state channels that a goal gives a reference for, and their cost weights;
     derivatives of these weigh what `cost.rate` says. A path is followed at `speed` (unit of its
     positions per s). A velocity holds for `timeout` s, then the robot is to stand. Goals stamped
-    more than `max_age` s ago are refused. With `required` the robot keeps its safe action until it
-    has a goal; otherwise the file's `goal` is followed meanwhile.
+    more than `max_age` s ago or ahead are refused; a trajectory, which is stamped with its start,
+    may have begun earlier, but must not be over. With `required` the robot keeps its safe action
+    until it has a goal; otherwise the file's `goal` is followed meanwhile.
     """
 
     topic: TopicName = 'goal'

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from .section import NonNegative, Positive, Section, Share
 
 if TYPE_CHECKING:
-    from .spec import Channel, RobotSpec
+    from .spec import Chance, Channel, RobotSpec
 
 
 CREDIBLE = 1e12  # a number beyond this says nothing about a robot
@@ -79,12 +79,16 @@ def rate_of(spec: RobotSpec, name: str) -> Channel | None:
     return next((c for c in spec.state if c.derivative_of == name), None)
 
 
-def beyond(channel: Channel, low: float, high: float) -> str:
-    """What of an interval is outside a channel's limits, in words; empty: nothing."""
-    if channel.low is not None and low < channel.low:
-        return f'{low:g} is below low {channel.low:g} of state.{channel.name}'
-    if channel.high is not None and high > channel.high:
-        return f'{high:g} is above high {channel.high:g} of state.{channel.name}'
+def beyond(channel: Channel, low: float, high: float, chance: Chance | None = None) -> str:
+    """What of an interval is outside a channel's limits, in words; empty: nothing.
+
+    `chance`: the channel's chance constraint, which it must not be outside of either.
+    """
+    for limits, where in ((channel, 'state'), (chance, 'cost.chance')):
+        if limits is not None and limits.low is not None and low < limits.low:
+            return f'{low:g} is below low {limits.low:g} of {where}.{channel.name}'
+        if limits is not None and limits.high is not None and high > limits.high:
+            return f'{high:g} is above high {limits.high:g} of {where}.{channel.name}'
     if not (abs(low) <= CREDIBLE and abs(high) <= CREDIBLE):
         return f'{low:g} to {high:g} is no state.{channel.name} that a robot could have'
     return ''
