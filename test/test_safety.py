@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros.control.fence import Fence, Outlook
 from lifelong_bayes_ros.control.limiter import Limiter
 from lifelong_bayes_ros.control.safety import Safety
@@ -16,7 +17,7 @@ from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.experiments.bench_safety import Judge, Question, drive, fuzz, variants
 from lifelong_bayes_ros.robot.spec import RobotSpec, load_robot, parse_robot
 
-ARM, CART, QUAD = (load_robot(name) for name in ('arm', 'cartpole', 'quad'))
+ARM, CART, QUAD, SIX = (load_robot(n) for n in ('arm', 'cartpole', 'quad', 'six_axis'))
 
 
 def changed(spec: RobotSpec, **sections) -> RobotSpec:
@@ -125,6 +126,44 @@ def test_a_vehicle_brakes_in_time_though_no_channel_is_its_speed():
 def test_without_the_fence_it_would_not(monkeypatch):
     monkeypatch.setattr(Fence, 'keep', lambda self, wanted, low, high, outlook: wanted)
     assert drive(CART, 'x', 0)[0] > 0
+
+
+def foreseen(arm, spec, x, wanted, sent):
+    """The outlook of one who knows the arm as it is."""
+    nudged = np.vstack([wanted, wanted - 0.1 * np.sign(wanted + 1e-9) * np.eye(len(wanted))])
+    before = np.tile(sent[:3], (len(nudged), 1, 1))
+    after = arm.one_step(np.tile(x, (len(nudged), 1)), nudged, before)
+    gain = (after[1:] - after[0]).T / np.diag(nudged[1:] - wanted)
+    return Outlook(wanted, after[0], gain, np.full(len(x), 1e-6))
+
+
+def farthest(spec, joint, sign, shifts):
+    """Where a joint of the six-axis arm gets to, driven at full speed for two seconds."""
+    arm = sim.make('six_axis', spec=spec)
+    arm.set_shifts([sim.shift_from_dict(shift) for shift in shifts])
+    safety, x = Safety(spec), np.zeros(12)
+    x[:6] = [0.0, 0.7, -1.0, 0.0, 0.3, 0.0]
+    wanted, there = np.zeros(6), []
+    wanted[joint] = spec.action_high[joint] * sign
+    for step in range(round(2 / spec.period)):
+        look = foreseen(arm, spec, x, wanted, safety.sent)
+        sent = safety.sent.copy()
+        command = safety.check(wanted, look, step * spec.period_ns)
+        x = arm.one_step(x[None], command[None].astype(float), sent[None, :3])[0]
+        there.append(x[joint])
+    return max(there) if sign > 0 else min(there)
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+@pytest.mark.parametrize('joint', range(6))
+@pytest.mark.parametrize('shifts', [[], [{'payload': {'mass': 6.0}}]])
+def test_the_six_axis_arm_stops_short_of_the_ends_of_its_joints(joint, sign, shifts):
+    channel = SIX.state[joint]
+    end = channel.high if sign > 0 else channel.low
+    kept = farthest(SIX, joint, sign, shifts)
+    assert 0 <= sign * (end - kept) < 0.1  # rad: it goes there all the same
+    free = changed(SIX, safety=SIX.safety.model_dump() | {'limits': {}})
+    assert sign * (farthest(free, joint, sign, shifts) - end) > 0
 
 
 def speed_bound(spec, sd):
