@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lifelong_bayes_ros.blr import graph
 from lifelong_bayes_ros.control.arrays import Arrays
 from lifelong_bayes_ros.control.limiter import Limiter
+from lifelong_bayes_ros.control.optimizers import OPTIMIZERS
 from lifelong_bayes_ros.control.slewing import Slewing
 from lifelong_bayes_ros.experiments.baselines.frozen import Frozen
 from lifelong_bayes_ros.experiments.life import run_life
@@ -169,3 +170,16 @@ def test_a_slow_robot_is_sent_what_was_planned_and_flies_better_for_it(tiny_prio
         assert (held['slew limit'] == 0) == aware
         assert not held['range']
     assert score[True] > score[False] + 0.1
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_noise_is_no_wider_than_two_steps_where_the_limit_binds(optimizer):
+    def searched(spec):
+        search = OPTIMIZERS[optimizer](spec)
+        ones = search.ask(lambda n: np.ones((n, spec.planner.horizon, 2), np.float32), 64, 0)
+        return np.abs(ones - spec.neutral).max()
+
+    wide = searched(spec_with(robot=QUAD, noise=0.5))
+    assert wide == pytest.approx(0.5 * 6.0)
+    assert searched(slowed(QUAD, 0.2, noise=0.5)) == wide
+    assert searched(slowed(QUAD, 0.05, noise=0.5)) == pytest.approx(2 * 0.05 * 12.0)

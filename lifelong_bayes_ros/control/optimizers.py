@@ -16,8 +16,10 @@ import numpy as np
 
 from ..robot.spec import RobotSpec
 from .arrays import NUMPY, Arrays
+from .slewing import most_per_step
 
 DIVERGED = np.float32(1e9)  # cost of a candidate whose prediction left the numbers
+SLEWS = np.float32(2.0)  # standard deviation of noise at most, in changes that a step allows
 NARROWEST = 0.02  # of the spread that a search began with: it must not come to rest for good
 
 Noise = Callable[[int], Any]  # standard normal noise [n, h, da] for n candidates, as arrays
@@ -30,6 +32,8 @@ class Optimizer(ABC):
         self.settings, self.arrays = spec.planner, arrays
         self.narrow(spec.action_low, spec.action_high)
         self._scale = np.float32(self.settings.noise) * spec.action_half_range.astype(np.float32)
+        # Wider noise would hardly be more than slewing up and down all along.
+        self._scale = np.minimum(self._scale, SLEWS * most_per_step(spec).astype(np.float32))
         self._start = np.tile(spec.neutral.astype(np.float32), (self.settings.horizon, 1))
         self.reset()
 

@@ -12,6 +12,13 @@ from .arrays import NUMPY, Arrays
 ROUNDING = 1e-6  # of a range: a slew limit that is short of it by less does not bind
 
 
+def most_per_step(spec: RobotSpec) -> np.ndarray:
+    """Most that each command [da] may change in a step; infinite where no slew limit binds."""
+    slew = [np.inf if a.slew is None else a.slew * spec.period for a in spec.action]
+    binds = np.array(slew) < (1 - ROUNDING) * (spec.action_high - spec.action_low)
+    return np.where(binds, slew, np.inf)
+
+
 class Slewing:
     """Makes plans such that no command is farther from the one before than its slew limit allows.
 
@@ -23,14 +30,12 @@ class Slewing:
 
     def __init__(self, spec: RobotSpec, arrays: Arrays = NUMPY) -> None:
         self._lib = arrays.lib
-        span = spec.action_high - spec.action_low
-        slew = [np.inf if a.slew is None else a.slew * spec.period for a in spec.action]
-        binds = np.array(slew) < (1 - ROUNDING) * span
+        most = most_per_step(spec)
+        self._binds = bool(np.isfinite(most).any())
         # A hair less, so that sums rounded to float32 are never beyond the limit.
         largest = np.maximum(np.abs(spec.action_low), np.abs(spec.action_high))
         hair = 2 * np.spacing(largest.astype(np.float32))
-        self._binds = bool(binds.any())
-        self._most = arrays.array(np.where(binds, np.maximum(slew - hair, 0), np.inf))
+        self._most = arrays.array(np.maximum(most - hair, 0))
 
     def __bool__(self) -> bool:
         return self._binds
