@@ -157,7 +157,7 @@ def test_a_plan_from_another_command_and_with_wild_proposals_is_within_the_limit
 @pytest.mark.parametrize('optimizer', ['mppi', 'icem'])
 def test_a_slow_robot_is_sent_what_was_planned_and_flies_better_for_it(tiny_prior, optimizer):
     """The quadrotor, its rotors slow, in MuJoCo: with slew limits in the plans and without."""
-    robot = slowed(QUAD, 0.02, optimizer=optimizer)
+    robot = slowed(QUAD, 0.01, optimizer=optimizer)
     dynamics = replace(tiny_prior.dynamics, spec=robot)
     life = Life(robot='quad', regimes={'A': []}, phases=[('A', 200)])
     score = {}
@@ -169,7 +169,7 @@ def test_a_slow_robot_is_sent_what_was_planned_and_flies_better_for_it(tiny_prio
         held = agent.controller.safety.interventions
         assert (held['slew limit'] == 0) == aware
         assert not held['range']
-    assert score[True] > score[False] + 0.1
+    assert score[True] > score[False] + 0.3
 
 
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
