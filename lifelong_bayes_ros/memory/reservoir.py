@@ -23,6 +23,14 @@ class Sample:
     stamp_ns: int
     episode: int
 
+    @property
+    def key(self) -> tuple[int, int, bytes]:
+        """Tells it from every other step, also once it was saved and loaded.
+
+        Not the time alone: clocks begin anew, and other robots have their own.
+        """
+        return self.stamp_ns, self.episode, self.x.tobytes()
+
     def nbytes(self) -> int:
         """Memory that its arrays take."""
         return self.x.nbytes + self.u.nbytes + self.past.nbytes + self.x_next.nbytes

@@ -177,11 +177,11 @@ def _follow(
         torch.ones(m, dtype=torch.bool),
         torch.zeros(m, dtype=torch.bool),
     )
-    place = {_key(s): i for i, s in enumerate(samples)}
-    on_tape = {_key(s) for s in tape.samples()}
+    place = {s.key: i for i, s in enumerate(samples)}
+    on_tape = {s.key for s in tape.samples()}
     for i, sample in enumerate(samples):
         before = sample.episode in tape.folded or not tape.length
-        if before and _key(sample) not in on_tape:
+        if before and sample.key not in on_tape:
             without.begin(i, _Met.of(dynamics, head, sample), exact=False)
     for operation in tape:
         one = replace(tape, start=head, operations=[operation], length=1)
@@ -189,7 +189,7 @@ def _follow(
         if isinstance(operation, Sample):
             met = _Met.of(dynamics, head, operation)
             without.condition(met)
-            if (i := place.get(_key(operation))) is not None:
+            if (i := place.get(operation.key)) is not None:
                 without.begin(i, met, exact=True)
         elif isinstance(operation, Widen):
             without.p /= 1 - operation.share
@@ -203,10 +203,6 @@ def _follow(
 
 def _inputs(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return sample.x.astype(float), sample.u.astype(float), sample.past.astype(float)
-
-
-def _key(sample: Sample) -> tuple[int, int, bytes]:
-    return sample.stamp_ns, sample.episode, sample.x.tobytes()
 
 
 @dataclass(frozen=True)
