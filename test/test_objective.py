@@ -173,6 +173,14 @@ def test_leaving_an_example_out_is_foretold_exactly() -> None:
         process.without(seen.stand_for(400))
 
 
+def test_no_examples_have_an_empty_sensitivity() -> None:
+    likelihood = KINDS['gaussian']()
+    seen = examples(likelihood, 5, 7)
+    none = laplace(linear(3, 2), seen, DELTA).sensitivity(seen.pick([]))
+    shapes = [tuple(part.shape) for part in vars(none).values()]
+    assert shapes == [(0,), (0, 2), (0, 2), (0,)]
+
+
 def test_a_function_prior_on_enough_points_is_the_posterior_over_weights() -> None:
     likelihood = KnownNoise(np.array([NOISE]))
     network = linear(3, 1)

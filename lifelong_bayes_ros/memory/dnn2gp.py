@@ -110,7 +110,7 @@ class NetworkProcess:
         """
         parts = [
             self._sensitivity(examples.pick(slice(start, start + CHUNK)))
-            for start in range(0, len(examples), CHUNK)
+            for start in range(0, max(len(examples), 1), CHUNK)  # also of none
         ]
         joined = (torch.cat(field) for field in zip(*parts, strict=True))
         return Sensitivity(*joined)
