@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lifelong_bayes_ros.dynamics.belief import predict
+from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
@@ -373,3 +374,9 @@ def test_a_shift_that_goes_unnoticed_does_not_cost_the_memory_of_a_regime(
     names = [e.event for e in learner.take_events()]
     assert ('soft_shift' in names) == (way == 'weakly')
     assert 'new_regime' in names
+
+
+def test_a_learner_says_that_its_device_is_not_there(tiny_prior, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    with pytest.raises(UserError, match=r'cuda:1 is not there, torch .* sees 1 GPUs; use cpu'):
+        Learner(tiny_prior, device='cuda:1')

@@ -68,12 +68,17 @@ def torch_device(name: str) -> Any:
     """A device of torch.
 
     Raises:
-        UserError: torch knows no such device, or cannot use it here.
+        UserError: torch knows no such device, does not see it, or cannot use it here.
     """
     import torch
 
     try:
         device = torch.device(name)
+        if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(
+                f'{name} is not there, torch {torch.__version__} sees '
+                f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
+            )
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         why = str(error).strip().splitlines()[0]

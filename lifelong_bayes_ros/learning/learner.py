@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ..blr import Gaussian, ImproperPosteriorError
+from ..control.arrays import torch_device
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
 from ..dynamics.hypotheses import RARE, SETTLED, HypothesisFilter, Seen
@@ -70,9 +71,12 @@ class Learner:
         `device`: of torch, where the background learns the trunk. Heads stay on the CPU: their
         updates are too small for a GPU. `wait`: for what the background learns, where it is late;
         see `background`.
+
+        Raises:
+            UserError: the device is not there.
         """
         self.config = config or LearnerConfig()
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.seed = seed
         self.learning = True
         self.rng = np.random.default_rng(seed)

@@ -19,11 +19,6 @@ def usable_device(parameter: str, name: str) -> str:
     kind, _, number = name.partition(':')
     if name != 'cpu' and (kind != 'cuda' or (number and not number.isdigit())):
         raise UserError(f'parameter {parameter}: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
-    if kind == 'cuda' and int(number or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f'parameter {parameter}: {name} is not there, torch {torch.__version__} sees '
-            f'{torch.cuda.device_count()} GPUs; use cpu, or install torch for this GPU'
-        )
     try:
         torch_device(name)
     except UserError as error:
