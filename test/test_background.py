@@ -15,10 +15,10 @@ from lifelong_bayes_ros.dynamics.model import Dynamics
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import candidate as candidates
-from lifelong_bayes_ros.learning import surprise
+from lifelong_bayes_ros.learning import store, surprise
 from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.candidate import Job
-from lifelong_bayes_ros.learning.codec import fingerprint
+from lifelong_bayes_ros.learning.codec import fingerprint, pack, unpack
 from lifelong_bayes_ros.learning.forgetting import forget
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.refine import Steps, imagined
@@ -251,7 +251,7 @@ def test_the_posterior_of_the_trunk_is_the_next_prior(tiny_prior, adopter):
         assert after.sum() > before.sum()
 
 
-def ruin(job, device, stopped=lambda: False):
+def ruin(job, *_):
     """A trunk of noise."""
     trunk, rng = job.prior.dynamics.trunk, np.random.default_rng(0)
     wrong = {n: rng.normal(size=getattr(trunk, n).shape) for n in ('w1', 'b1', 'w2', 'b2')}
@@ -264,7 +264,7 @@ def ruin(job, device, stopped=lambda: False):
 
 
 def fails(fault):
-    def fail(job, device, stopped=lambda: False):
+    def fail(job, *_):
         raise fault
 
     return fail
@@ -406,12 +406,26 @@ def test_a_resumed_life_goes_on_like_an_uninterrupted_one(tiny_prior, tmp_path, 
         assert resumed.digest() == whole.digest(), stop
 
 
+def test_a_job_that_began_at_another_time_than_it_has_seen_is_refused(tiny_prior, tmp_path):
+    learner = lived(tiny_prior, LIFE[:650])
+    held_out = len(learner.background.running.held_out)
+    assert held_out
+    save_state(learner, tmp_path)
+    path = tmp_path / store.STATE
+    for wrong in (650 - held_out + 1, -1, None):
+        arrays, meta = unpack('learner', path.read_bytes(), '')
+        meta['background']['job']['started'] = wrong
+        path.write_bytes(pack('learner', arrays, meta))
+        with pytest.raises(UserError, match=rf'background\.started {wrong}: not a whole number'):
+            load_state(tmp_path)
+
+
 # ---------------------------------------------------------------------- never in the way
 def test_no_transition_ever_waits_for_a_job(tiny_prior, head_only, monkeypatch):
     """It never ends, and yet the learner lives as if there were none, and says so."""
     release = threading.Event()
 
-    def endless(job, device, stopped=lambda: False):
+    def endless(job, *_):
         release.wait(60)  # a learner that waits for it fails below
 
     monkeypatch.setattr(Job, 'learn', endless)

@@ -363,6 +363,18 @@ TAMPERED = {
     'a reservoir': (nan_in_memory, 'regime r1 in .* is damaged'),
     'past': (lambda a, m: a.update(past=np.zeros((1, 1))), 'past in .* is damaged'),
 }
+TAMPERED |= {
+    f'{name} {value!r}': (
+        lambda a, m, name=name, value=value: m['background'].update({name: value}),
+        rf'does not hold what .*background\.{name} {value!r}: not a whole number from',
+    )
+    for name, values in {
+        'next': ('a', -5, 0, 10**9, 500.0, None, True),
+        'pause': (0, 9, 'a'),
+        'abandoned': (-1, 151, None),
+    }.items()
+    for value in values
+}
 
 
 @pytest.mark.parametrize('what', TAMPERED)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..dynamics.head import Head
 from ..memory.reservoir import Sample
+from .background import LONGEST
 from .candidate import Job
 from .pieces import Arrays, head_arrays, head_from, sample_arrays, samples_from
 
@@ -79,8 +80,19 @@ class BackgroundSnapshot:
 def load_background(
     learner: Learner, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
 ) -> None:
-    """Let a learner's background go on from `BackgroundSnapshot.state`."""
+    """Let a learner's background go on from `BackgroundSnapshot.state`.
+
+    Raises:
+        ValueError: the timetable is none that a background can have.
+    """
     background, prior = learner.background, learner.prior
+    furthest = learner.learned + LONGEST * background.every
+    for name, low, high in (
+        ('next', 1, furthest),
+        ('pause', 1, LONGEST),
+        ('abandoned', 0, learner.learned),
+    ):
+        _check_count(name, meta[name], low, high)
     background.window.extend(samples_from(arrays, 'window'))
     background.next, background.pause = meta['next'], meta['pause']
     background.abandoned = meta['abandoned']
@@ -102,4 +114,11 @@ def load_background(
         seed=saved['seed'],
     )
     held_out = samples_from(arrays, 'held_out')
+    started = learner.learned - len(held_out)
+    _check_count('started', saved['started'], started, started)
     background.resume(job, saved['started'], held_out, arrays['evidence'].tolist(), learner.device)
+
+
+def _check_count(name: str, value: Any, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f'background.{name} {value!r}: not a whole number from {low} to {high}')
