@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import arguments
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +43,29 @@ def register(command: Command) -> None:
     )
     sub.add_argument('--json', **as_json)
 
-    sub = command('consolidate', consolidate, 'merge and prune what a robot remembers, offline')
+    sub = command(
+        'consolidate',
+        consolidate,
+        'merge and prune what a robot remembers, offline, all of it or nothing; exit status 1 if '
+        'it was rolled back',
+    )
     sub.add_argument('state', **state)
+    sub.add_argument(
+        '--trunk',
+        action='store_true',
+        help='let the trunk learn first, from the last transitions; it is adopted only if it '
+        'predicts some that were held out decisively better, and no regime worse',
+    )
+    sub.add_argument(
+        '--steps',
+        type=arguments.within(int, 1, 10**6),
+        help='with --trunk: steps of the Bayesian learning rule (default: as on board)',
+    )
+    sub.add_argument(
+        '--device',
+        choices=['cpu', 'cuda'],
+        help='with --trunk: where it learns (default cpu)',
+    )
     sub.add_argument('--json', **as_json)
 
     sub = command(
@@ -63,7 +85,12 @@ def register(command: Command) -> None:
     )
     sub.add_argument('--json', **as_json)
 
-    sub = command('merge', merge, 'merge what two robots of the same kind learned')
+    sub = command(
+        'merge',
+        merge,
+        'merge what two robots of the same kind learned; regimes of which no merge stands the '
+        'test are side by side in the new state, which is whole all the same: exit status 0',
+    )
     sub.add_argument('first', metavar='STATE_A', help='state directory')
     sub.add_argument('second', metavar='STATE_B', help='state directory of the other robot')
     sub.add_argument('--out', required=True, help='state directory to make')
@@ -125,25 +152,62 @@ def _episodes(learner: Learner, regime: Regime) -> set[int]:
 
 
 def consolidate(args: argparse.Namespace) -> int:
-    """Consolidate offline."""
+    """Consolidate offline; with `--trunk`, the trunk first. All of it or nothing is written."""
+    from .control.arrays import torch_device
     from .learning.store import revised
 
-    with suppress(RolledBack), revised(Path(args.state)) as learner:
-        learner.take_events()
-        names, size = learner.library.names, learner.library.nbytes()
-        result = learner.consolidate()
-        detail = learner.take_events()[-1].detail
-        if not result.accepted:  # nor is the live head committed, which came first
-            detail |= {'regimes': names, 'bytes': size}
+    given = [f'--{o}' for o in ('steps', 'device') if getattr(args, o) is not None]
+    if given and not args.trunk:
+        raise UserError(f'{given[0]} is of the trunk only; give --trunk, too, or leave it out')
+    device = args.device or 'cpu'
+    try:
+        torch_device(device)
+    except UserError as error:
+        raise UserError(f'--device: {error}') from None
+    with suppress(RolledBack), revised(Path(args.state), device) as learner:
+        done = _consolidated(learner, args.trunk, args.steps)
+        if not done['accepted']:
             raise RolledBack
     if args.json:
-        print(json.dumps({'command': 'consolidate', 'accepted': result.accepted, **detail}))
-    else:
-        print('consolidated' if result.accepted else f'rolled back: {result.reason}')
-        print(f'{len(detail["regimes"])} regimes, {detail["bytes"] / 1e6:.1f} MB')
-        for line in detail['why']:
-            print(f'- {line}')
-    return int(not result.accepted)
+        print(json.dumps({'command': 'consolidate', **done}))
+        return int(not done['accepted'])
+    print('consolidated' if done['accepted'] else f'rolled back: {done["reason"]}')
+    trunk = done.get('trunk', {})
+    if trunk:
+        print(f'the trunk learned from {trunk["transitions"]} transitions')
+    if 'held_out' in trunk:
+        print(
+            f'- {trunk["held_out"]} were held out: {trunk["nats_per_step"]:+.3f} nats each\n'
+            f'- worst error of a regime on its memory: {trunk["error_ratio"]:.2f} times as before'
+        )
+    print(f'{len(done["regimes"])} regimes, {done["bytes"] / 1e6:.1f} MB')
+    for line in done['why']:
+        print(f'- {line}')
+    return int(not done['accepted'])
+
+
+def _consolidated(learner: Learner, trunk: bool, steps: int | None) -> dict[str, Any]:
+    """What became of a consolidation, and first of a trunk: what their events hold."""
+    from .cli import status_bar
+
+    learner.take_events()
+    # What the state holds that is left as it is; nor is the live head committed then.
+    before = {'regimes': learner.library.names, 'bytes': learner.library.nbytes()}
+    taught: dict[str, Any] = {}
+    if trunk:
+        with status_bar() as status:
+            outcome = learner.teach_trunk(
+                steps, lambda share: status('learning' if share < 1 else 'judging', share)
+            )
+        taught = {'trunk': outcome.detail}
+        if outcome.candidate is None:
+            reason = f'the trunk: {outcome.detail["reason"]}'
+            return {'accepted': False, **before, 'why': [], 'reason': reason, **taught}
+    result = learner.consolidate()
+    detail = learner.take_events()[-1].detail
+    if not result.accepted:
+        detail |= before
+    return {'accepted': result.accepted, **detail, **taught}
 
 
 def memory_map(args: argparse.Namespace) -> int:

@@ -687,6 +687,10 @@ def test_a_merge_whose_consolidation_is_rolled_back_says_so(state, tmp_path, cap
     assert 'error of a regime on its memory grew' in report['reason']
     run(*both, tmp_path / 'd')
     assert f'none are merged: {report["reason"]}' in capsys.readouterr().out
+    names = load_state(tmp_path / 'd').library.names  # whole, with what both remembered
+    assert names == report['regimes']
+    known = [set(load_state(folder).library.names) for folder in (state, tmp_path / 'other')]
+    assert len(names) == sum(map(len, known)) - 1  # one nominal plant
 
 
 def test_a_consolidation_that_is_rolled_back_leaves_the_state(tmp_path, capsys, monkeypatch):

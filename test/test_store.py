@@ -362,6 +362,10 @@ TAMPERED = {
     'surprise': (lambda a, m: m.update(surprise=[None, None]), 'surprise in .* is damaged'),
     'a reservoir': (nan_in_memory, 'regime r1 in .* is damaged'),
     'past': (lambda a, m: a.update(past=np.zeros((1, 1))), 'past in .* is damaged'),
+    'more evidence than transitions': (
+        lambda a, m: a.update({'background.window.evidence': np.zeros(10**4)}),
+        r'window\.evidence: of more than 150',
+    ),
 }
 TAMPERED |= {
     f'{name} {value!r}': (

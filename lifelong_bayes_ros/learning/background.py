@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ class Running:
     started: int  # transitions learned from at its start
     evidence: list[float] = field(default_factory=list)  # of the live head, for those since then
     held_out: list[Sample] = field(default_factory=list)
+    progress: Callable[[float], None] = lambda share: None  # is told the share of steps done
     stop: Flag = field(default_factory=Flag)
     learned: Future | None = None
     candidate: Future | None = None
@@ -72,6 +73,8 @@ class Background:
         self.wait = wait
         self.every = config.trunk_every
         self.window: deque[Sample] = deque(maxlen=config.trunk_window)
+        # Of the live head for each of them, before it learned from it; older ones may be unknown.
+        self.evidence: deque[float] = deque(maxlen=config.trunk_window)
         self.pause = 1  # jobs come every so many times `every`
         self.next = self.every  # transition that the next one starts at
         self.abandoned = 0
@@ -103,6 +106,7 @@ class Background:
             elif age == self.due:
                 outcome = self._finish(learner, running)
         self.window.append(sample)
+        self.evidence.append(evidence)
         if self.running is None and outcome is None and learner.learned >= self.next:
             self._start(learner)
         return outcome
@@ -161,6 +165,24 @@ class Background:
         regime = new if job.regime == old else job.regime
         self.running.job = replace(job, regime=regime, **parts)
 
+    def at_once(self, learner: Learner, running: Running) -> Outcome:
+        """Do a job to its end, whose held-out transitions have all been, and judge it as ever.
+
+        One that is on its way is given up. If this one is to be adopted, the next one begins a
+        whole `every` from now; otherwise the timetable stays.
+        """
+        self.close()
+        try:
+            self._run(running, learner.device)
+            self._judge(running)
+            wait([running.candidate])
+            outcome = self._conclude(learner, running)
+        finally:
+            self.close()  # also if it was interrupted
+        if outcome.candidate is not None:
+            self.pause, self.next = 1, learner.learned + self.every
+        return outcome
+
     def close(self) -> None:
         """Give up a job that is on its way, e.g. at the end of life."""
         if self.running is not None:
@@ -168,7 +190,8 @@ class Background:
 
     def _run(self, running: Running, device: torch.device) -> None:
         self.running = running
-        running.learned = self._submit(running.job.learn, device, running.stop.is_set)
+        learn, stopped = running.job.learn, running.stop.is_set
+        running.learned = self._submit(learn, device, stopped, running.progress)
 
     def _judge(self, running: Running) -> None:
         held_out = tuple(running.held_out[: self.judged])
@@ -183,12 +206,20 @@ class Background:
         running.candidate = self._submit(judge)
 
     def _finish(self, learner: Learner, running: Running) -> Outcome:
-        detail: dict[str, Any] = {'what': 'trunk', 'transitions': len(running.job.recent)}
         if learner.step in self.late or not (self.wait or running.candidate.done()):
             self.abandoned += 1
             self._drop()
-            return Outcome(running.job, None, None, detail | {'late': True, 'reason': LATE})
+            detail = _detail(running.job) | {'late': True, 'reason': LATE}
+            return Outcome(running.job, None, None, detail)
         self.running = None
+        outcome = self._conclude(learner, running)
+        self.pause = 1 if outcome.candidate else min(2 * self.pause, LONGEST)
+        self.next = running.started + self.pause * self.every
+        return outcome
+
+    def _conclude(self, learner: Learner, running: Running) -> Outcome:
+        """Whether to adopt what was judged, with the head of now."""
+        detail = _detail(running.job)
         try:
             candidate = running.candidate.result()
             reason = candidate.reason
@@ -207,10 +238,7 @@ class Background:
                 reason = f'the robot has changed since: it is {-lead:.1f} nats behind from there'
         detail['reason'] = reason
         if reason:
-            self.pause = min(2 * self.pause, LONGEST)
-            self.next = running.started + self.pause * self.every
             return Outcome(running.job, None, None, detail)
-        self.pause, self.next = 1, running.started + self.every
         return Outcome(running.job, candidate, live, detail)
 
     def _catch_up(self, running: Running, candidate: Candidate, age: int) -> tuple[Head, float]:
@@ -250,3 +278,7 @@ class Background:
                 1, 'background', initializer=torch.set_num_threads, initargs=(1,)
             )
         return self._thread.submit(what, *arguments)
+
+
+def _detail(job: Job) -> dict[str, Any]:
+    return {'what': 'trunk', 'transitions': len(job.recent)}

@@ -26,6 +26,7 @@ class BackgroundSnapshot:
     """A background at one transition: nothing in it changes."""
 
     window: list[Sample]
+    known: list[float]  # evidence for the last of the window
     job: Job | None
     held_out: list[Sample]
     evidence: list[float]
@@ -44,6 +45,7 @@ class BackgroundSnapshot:
         }
         return cls(
             list(background.window),
+            list(background.evidence),
             None if running is None else running.job,
             [] if running is None else list(running.held_out),
             [] if running is None else list(running.evidence),
@@ -54,6 +56,7 @@ class BackgroundSnapshot:
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """Arrays and JSON metadata."""
         arrays, job = sample_arrays('window', self.window), self.job
+        arrays['window.evidence'] = np.array(self.known, float)
         meta = {n: self.meta[n] for n in ('next', 'pause', 'abandoned')} | {'job': None}
         if job is None:
             return arrays, meta
@@ -94,6 +97,10 @@ def load_background(
     ):
         _check_count(name, meta[name], low, high)
     background.window.extend(samples_from(arrays, 'window'))
+    # Older states do not tell.
+    background.evidence.extend(arrays.get('window.evidence', np.empty(0)).tolist())
+    if len(background.evidence) > len(background.window):
+        raise ValueError(f'background.window.evidence: of more than {len(background.window)}')
     background.next, background.pause = meta['next'], meta['pause']
     background.abandoned = meta['abandoned']
     saved = meta['job']

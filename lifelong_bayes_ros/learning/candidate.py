@@ -60,7 +60,10 @@ class Job:
         return np.concatenate(parts), np.concatenate(owner)
 
     def learn(
-        self, device: torch.device, stopped: Callable[[], bool] = lambda: False
+        self,
+        device: torch.device,
+        stopped: Callable[[], bool] = lambda: False,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> Refined | None:
         """The trunk that the Bayesian learning rule makes of it; None if stopped before."""
         dynamics, rows = self.prior.dynamics, Steps.of(self.recent)
@@ -82,7 +85,7 @@ class Job:
             steps=self.steps,
             seed=self.seed,
         )
-        return refine(lesson, device, stopped)
+        return refine(lesson, device, stopped, progress)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -38,6 +38,7 @@ from ..robot.transitions import Transition
 from .admission import refusal
 from .background import WALK_EVERY, Background, Outcome
 from .intervals import Intervals
+from .offline import job_of_now
 from .outcomes import Outcomes
 from .pieces import digest
 from .report import Event, Report
@@ -227,6 +228,27 @@ class Learner:
         """Consolidate memory at once, as a transaction; the live head is committed first."""
         self._begin_consolidation()
         return self._consolidate(None)
+
+    def teach_trunk(
+        self, steps: int | None = None, progress: Callable[[float], None] = lambda share: None
+    ) -> Outcome:
+        """Let the trunk learn at once, from what is kept, and adopt it if it proves better.
+
+        As the background does it, on its window and the reservoirs, and judged on the last
+        transitions, which are held out; see `offline`. A job on its way is given up.
+
+        Args:
+            steps: of the Bayesian learning rule; None: as many as the background takes.
+            progress: called with the share of them done.
+
+        Returns:
+            What became of it; what is not adopted has changed nothing.
+
+        Raises:
+            UserError: the trunk does not learn, or there is too little to learn or judge from.
+        """
+        running = job_of_now(self, steps, progress)
+        return self._conclude(self.background.at_once(self, running))
 
     def digest(self) -> str:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
@@ -708,12 +730,15 @@ class Learner:
     def _refine(self, sample: Sample, evidence: float) -> None:
         """Let the background see a transition, and adopt what it has learned."""
         outcome = self.background.step(self, sample, evidence)
-        if outcome is None:
-            return
-        if outcome.candidate is not None:
-            self._adopt(outcome)
+        if outcome is not None:
+            self._conclude(outcome)
+
+    def _conclude(self, outcome: Outcome) -> Outcome:
         adopted = outcome.candidate is not None
+        if adopted:
+            self._adopt(outcome)
         self._event('adopted' if adopted else 'rolled_back', **outcome.detail)
+        return outcome
 
     def _adopt(self, outcome: Outcome) -> None:
         """Go over to another trunk with all heads on it: recent transitions are one regime."""

@@ -85,9 +85,15 @@ class Refined:
 
 
 def refine(
-    lesson: Lesson, device: torch.device, stopped: Callable[[], bool] = lambda: False
+    lesson: Lesson,
+    device: torch.device,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Refined | None:
-    """Learn from a lesson; None if `stopped` says so before the end."""
+    """Learn from a lesson; None if `stopped` says so before the end.
+
+    `progress` is called with the share done, after every step.
+    """
     prior, trunk = lesson.prior, lesson.prior.dynamics.trunk
     generator = torch.Generator(device).manual_seed(lesson.seed)
 
@@ -148,11 +154,12 @@ def refine(
     taken = 0
     if cuda and lesson.steps > WARM and hasattr(torch.cuda.CUDAGraph, 'register_generator_state'):
         step, taken = Graph(step, device=device, generator=generator), WARM
-    for _ in range(taken, lesson.steps):
+    for number in range(taken, lesson.steps):
         if stopped():
             return None
         step()
         schedule.step()
+        progress((number + 1) / lesson.steps)
 
     def array(t: Tensor) -> np.ndarray:
         return t.detach().cpu().numpy().astype(float)

@@ -281,8 +281,10 @@ def claim(folder: Path) -> int:
 
 
 @contextmanager
-def revised(folder: Path) -> Iterator[Learner]:
+def revised(folder: Path, device: str = 'cpu') -> Iterator[Learner]:
     """The learner of a state directory, which is written back when the block ends well.
+
+    `device`: where its trunk learns.
 
     Raises:
         UserError: as `load_state` and `claim`; or somebody else wrote the state meanwhile: it is
@@ -291,7 +293,7 @@ def revised(folder: Path) -> Iterator[Learner]:
     _check_there(folder, STATE)
     held = claim(folder)
     try:
-        learner = load_state(folder)
+        learner = load_state(folder, device)
         before = (folder / STATE).stat()
         yield learner
         now = (folder / STATE).stat()
