@@ -73,7 +73,8 @@ class Background:
         self.wait = wait
         self.every = config.trunk_every
         self.window: deque[Sample] = deque(maxlen=config.trunk_window)
-        # Of the live head for each of them, before it learned from it; older ones may be unknown.
+        # Of the live head for the last of them, before it learned from each: those that the trunk
+        # of now has predicted.
         self.evidence: deque[float] = deque(maxlen=config.trunk_window)
         self.pause = 1  # jobs come every so many times `every`
         self.next = self.every  # transition that the next one starts at

@@ -26,7 +26,7 @@ class BackgroundSnapshot:
     """A background at one transition: nothing in it changes."""
 
     window: list[Sample]
-    known: list[float]  # evidence for the last of the window
+    known: list[float]  # evidence for the last of the window, by the trunk of now
     job: Job | None
     held_out: list[Sample]
     evidence: list[float]

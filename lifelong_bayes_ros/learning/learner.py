@@ -761,6 +761,7 @@ class Learner:
         self.taught |= outcome.job.episodes
         self.tape = Tape(self._shared(), folded=folded)
         self._job = None  # a consolidation of heads on the old trunk
+        self.background.evidence.clear()  # of heads on it, too: the new one has yet to be judged
         self.redraw()
         if self.sparse is not None:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)

@@ -76,9 +76,9 @@ def _check(background: Background, held: int) -> None:
         )
     if told < held:
         raise UserError(
-            f'it is known of {told} transitions how well they were predicted, and {held} are '
-            'needed to judge a trunk by: the state is of an earlier version, which did not keep '
-            f'this; let the robot go on for {held - told} more'
+            f'the trunk of now has predicted {told} transitions since it was adopted, or since the '
+            'state was of a version that did not keep this; another one is judged by '
+            f'{held}: let the robot go on for {held - told} more'
         )
 
 
