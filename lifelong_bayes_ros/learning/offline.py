@@ -76,8 +76,8 @@ def _check(background: Background, held: int) -> None:
         )
     if told < held:
         raise UserError(
-            f'the trunk of now has predicted {told} transitions since it was adopted, or since the '
-            'state was of a version that did not keep this; another one is judged by '
+            f'the trunk of now has predicted {told} transitions since it was adopted, or since '
+            'the state was of a version that did not keep this; another one is judged by '
             f'{held}: let the robot go on for {held - told} more'
         )
 
