@@ -256,7 +256,7 @@ def test_a_belief_predicts_as_the_heads_do_and_travels_whole(prior):
             np.testing.assert_array_equal(near[name].probabilities, far[name].probabilities)
             errors.append(np.abs(near[name].probabilities - seen.probabilities).max())
     assert np.mean(errors) < 0.03 and max(errors) < 0.15
-    assert again.outcomes['ground'].classes == GROUND
+    assert again.outcomes['ground'].kind == GROUND
 
 
 def test_a_resumed_learner_goes_on_bit_for_bit(prior, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .likelihoods import Discrete
+from .likelihoods import Predictive
 from .model import Dynamics
 from .outcome_head import OutcomeHead, channels
 
@@ -96,7 +96,7 @@ def _product(
 
 def predict_outcomes(
     dynamics: Dynamics, belief: Belief, x: np.ndarray, u: np.ndarray
-) -> dict[str, Discrete]:
+) -> dict[str, Predictive]:
     """Predict the outcomes of a step from x [ds] under u [da]."""
     if not belief.outcomes:
         return {}
@@ -109,4 +109,4 @@ def outcome_channels(
 ) -> dict[str, float]:
     """Named channels of the outcomes of a step, see `outcome_head.channels`."""
     seen = predict_outcomes(dynamics, belief, x, u)
-    return channels(seen, {name: head.classes for name, head in belief.outcomes.items()})
+    return channels(seen, {name: head.kind for name, head in belief.outcomes.items()})

@@ -1,4 +1,4 @@
-"""Named outcomes of a step (a contact, a kind of terrain), predicted from the trunk's features.
+"""Named outcomes of a step (a contact, a terrain, a current), predicted from trunk features.
 
 Each outcome has a head of its own on φ(x, u), learned online from labelled transitions with a
 random walk towards the prior, so that an old habit of the world can be unlearned.
@@ -7,7 +7,7 @@ random walk towards the prior, so that an old habit of the world can be unlearne
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,15 @@ import torch
 
 from ..blr import Gaussian
 from ..errors import UserError
-from .likelihoods import Bernoulli, Categorical, Discrete, Glm, Likelihood, Site
+from ..robot.outcomes import Kind
+from .likelihoods import Glm, HeteroscedasticGaussian, Likelihood, Predictive, Site
 from .likelihoods.glm import WINDOW
+from .outcome_head import likelihood_of
 from .trunk import Trunk
 
 LOG_ODDS_SD = 5.0  # of the prior on nominal data: touching or not is seldom a close call
+MEAN_SD = 2.0  # of a number, in its scale
+LOG_VARIANCE_SD = 5.0  # of its noise: from a hundredth of the scale to many times it
 RANDOM_WALK = 3e-4  # share of the prior's covariance that comes back at every label
 SITE = ('phi', 'label', 'eta', 'precision')
 NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
@@ -39,7 +43,7 @@ class OutcomeModel:
     def start(
         cls,
         trunk: Trunk,
-        outcomes: Mapping[str, Sequence[str] | None],
+        outcomes: Mapping[str, Kind],
         log_odds_sd: float = LOG_ODDS_SD,
         random_walk: float = RANDOM_WALK,
     ) -> OutcomeModel:
@@ -47,8 +51,8 @@ class OutcomeModel:
 
         Args:
             trunk: whitened features.
-            outcomes: by name, the classes of a categorical outcome, or None for one that happens
-                or does not.
+            outcomes: by name, the classes of a categorical outcome, the scale of a number, or
+                None for one that happens or does not.
             log_odds_sd: prior standard deviation of the log odds on nominal data.
             random_walk: share of the prior's covariance added at every label, in [0, 1).
 
@@ -60,24 +64,24 @@ class OutcomeModel:
         if not 0 <= random_walk < 1:
             raise UserError(f'random_walk={random_walk}: give a share in [0, 1)')
         heads = {}
-        for name, classes in outcomes.items():
+        for name, kind in outcomes.items():
             if NAME.fullmatch(name) is None:
                 raise UserError(f'outcome {name!r}: use letters, digits and underscores')
-            likelihood = _likelihood(name, classes)
-            size = likelihood.outputs * trunk.size
-            mean = torch.zeros(size, dtype=torch.float64)
-            heads[name] = Glm(Gaussian(mean, _prior(size, trunk, log_odds_sd)), likelihood)
+            likelihood = _likelihood(name, kind)
+            prior = _prior(likelihood, trunk, log_odds_sd)
+            mean = torch.zeros(len(prior), dtype=torch.float64)
+            heads[name] = Glm(Gaussian(mean, prior), likelihood)
         return cls(trunk, heads, log_odds_sd, random_walk)
 
-    def predict(self, x: np.ndarray, u: np.ndarray) -> dict[str, Discrete]:
-        """Probabilities of every outcome for states x [..., ds] and commands u [..., da]."""
+    def predict(self, x: np.ndarray, u: np.ndarray) -> dict[str, Predictive]:
+        """Predictive of every outcome for states x [..., ds] and commands u [..., da]."""
         phi = self._features(x, u)
         return {name: h.predict(h.likelihood.design(phi)) for name, h in self.heads.items()}
 
     def evidence(
         self, x: np.ndarray, u: np.ndarray, labels: Mapping[str, Any]
     ) -> dict[str, float]:
-        """Log predictive probability of every label that is not None, nats.
+        """Log predictive probability or density of every label that is not None, nats.
 
         Raises:
             UserError: as in `update`.
@@ -92,8 +96,8 @@ class OutcomeModel:
         Args:
             x: state.
             u: command.
-            labels: by outcome, True or False, the name of a class, or None where it is not known;
-                outcomes left out are not known.
+            labels: by outcome, True or False, the name of a class, a number, or None where it is
+                not known; outcomes left out are not known.
 
         Raises:
             UserError: an outcome or a label is not known, or x or u is not finite.
@@ -126,7 +130,7 @@ class OutcomeModel:
             by = torch.block_diag(*[torch.tensor(matrix)] * head.likelihood.outputs)
             covariance = by @ head.posterior.covariance @ by.T
             moved = Gaussian(by @ head.posterior.mean, (covariance + covariance.T) / 2)
-            prior = _prior(moved.size, trunk, self.log_odds_sd)
+            prior = _prior(head.likelihood, trunk, self.log_odds_sd)
             heads[name] = Glm(moved, head.likelihood).widen(prior, share)
         return replace(self, trunk=trunk, heads=heads)
 
@@ -160,6 +164,8 @@ class OutcomeModel:
                 'classes': None if classes is None else list(classes),
                 'cursor': head.cursor,
             }
+            if isinstance(head.likelihood, HeteroscedasticGaussian):
+                outcomes[name]['scale'] = head.likelihood.scale
         meta = {
             'outcomes': outcomes,
             'log_odds_sd': self.log_odds_sd,
@@ -178,7 +184,7 @@ class OutcomeModel:
         """
         heads = {}
         for name, saved in meta['outcomes'].items():
-            likelihood = _likelihood(name, saved['classes'])
+            likelihood = _likelihood(name, saved.get('scale', saved['classes']))
             mean, covariance = (
                 torch.tensor(arrays[f'{name}.{key}']) for key in ('mean', 'covariance')
             )
@@ -194,10 +200,10 @@ class OutcomeModel:
 
     def _forget(self, head: Glm) -> Glm:
         """The random walk, in strides of a window of labels: it makes all of their sites final."""
-        if self.random_walk == 0 or not head.full:
+        if self.random_walk == 0 or (head.likelihood.revisable and not head.full):
             return head
-        prior = _prior(head.posterior.size, self.trunk, self.log_odds_sd)
-        return head.widen(prior, 1 - (1 - self.random_walk) ** len(head.sites))
+        prior = _prior(head.likelihood, self.trunk, self.log_odds_sd)
+        return head.widen(prior, 1 - (1 - self.random_walk) ** max(len(head.sites), 1))
 
     def _features(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Features [..., nf] of states [..., ds] and commands [..., da]."""
@@ -223,16 +229,19 @@ class OutcomeModel:
         return known
 
 
-def _likelihood(name: str, classes: Sequence[str] | None) -> Likelihood:
+def _likelihood(name: str, kind: Kind) -> Likelihood:
     try:
-        return Bernoulli() if classes is None else Categorical(tuple(classes))
+        return likelihood_of(kind)
     except UserError as error:
         raise UserError(f'outcome {name}: {error}') from None
 
 
-def _prior(size: int, trunk: Trunk, log_odds_sd: float) -> torch.Tensor:
-    """Covariance [size, size] that gives the log odds their standard deviation at E[φφᵀ] = I."""
-    return torch.eye(size, dtype=torch.float64) * (log_odds_sd**2 / trunk.size)
+def _prior(likelihood: Likelihood, trunk: Trunk, log_odds_sd: float) -> torch.Tensor:
+    """Covariance [k · nf, k · nf] that gives f its standard deviation where E[φφᵀ] = I."""
+    number = isinstance(likelihood, HeteroscedasticGaussian)
+    sd = (MEAN_SD, LOG_VARIANCE_SD) if number else (log_odds_sd,) * likelihood.outputs
+    variances = torch.tensor([s**2 / trunk.size for s in sd], dtype=torch.float64)
+    return torch.diag(variances.repeat_interleave(trunk.size))
 
 
 def _pack(head: Glm, features: int) -> dict[str, np.ndarray]:

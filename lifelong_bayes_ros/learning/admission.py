@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..dynamics.model import Dynamics
-from ..robot.outcomes import UNKNOWN
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 
@@ -49,13 +48,12 @@ def _is_far(dynamics: Dynamics, x: np.ndarray, u: np.ndarray, x_next: np.ndarray
     return bool(np.abs(inputs).max() > FAR or np.abs(change).max() > FAR)
 
 
-def _are_labels(spec: RobotSpec, labels: tuple[int, ...]) -> bool:
+def _are_labels(spec: RobotSpec, labels: tuple[float, ...]) -> bool:
     outcomes = spec.outcomes.values()
-    counts = [2 if o.classes is None else len(o.classes) for o in outcomes]
     # None at all: nobody told, or nobody asked.
-    return not (labels and counts) or (
-        len(labels) == len(counts)
-        and all(UNKNOWN <= label < n for label, n in zip(labels, counts, strict=True))
+    return not (labels and outcomes) or (
+        len(labels) == len(outcomes)
+        and all(o.admits(label) for o, label in zip(outcomes, labels, strict=True))
     )
 
 

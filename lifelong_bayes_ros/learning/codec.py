@@ -134,7 +134,7 @@ def encode_belief(belief: Belief, prior_fingerprint: str) -> bytes:
     heads = meta.pop('outcomes')
     parts = ('mean', 'factor')
     arrays |= {f'outcomes.{n}.{k}': getattr(h, k) for n, h in heads.items() for k in parts}
-    meta['outcomes'] = {name: head.classes for name, head in heads.items()}
+    meta['outcomes'] = {name: head.kind for name, head in heads.items()}
     return pack('belief', arrays, {'prior': prior_fingerprint, **meta})
 
 
@@ -152,7 +152,8 @@ def decode_belief(data: bytes, prior_fingerprint: str, where: str = 'belief') ->
             'start learner and policy with the same robot file and state'
         )
     outcomes = {}
-    for name, classes in meta.pop('outcomes', {}).items():
+    for name, kind in meta.pop('outcomes', {}).items():
         mean, factor = (arrays.pop(f'outcomes.{name}.{part}') for part in ('mean', 'factor'))
-        outcomes[name] = OutcomeHead(classes and tuple(classes), mean, factor)
+        kind = tuple(kind) if isinstance(kind, list) else kind
+        outcomes[name] = OutcomeHead(kind, mean, factor)
     return Belief(**arrays, **meta, outcomes=outcomes)

@@ -122,7 +122,7 @@ def _check(learner: Learner, episode: int) -> None:
         )
     if episode in learner.outcomes.folded:
         raise UserError(
-            f'--episode {episode}: the heads of outcomes {", ".join(learner.outcomes.classes)} no '
+            f'--episode {episode}: the heads of outcomes {", ".join(learner.outcomes.kinds)} no '
             'longer keep its labels one by one, so that it cannot be taken out exactly; a greater '
             '`journal` of the learner would have kept them'
         )

@@ -105,7 +105,7 @@ def _check(first: Learner, second: Learner) -> None:
             f'{other.dynamics.spec.name!r} with other channels, actions or period; only robots '
             'of one kind can share what they learned'
         )
-    told = [list(x.outcomes.classes.items()) for x in (first, second)]
+    told = [list(x.outcomes.kinds.items()) for x in (first, second)]
     if told[0] != told[1]:  # labels are numbers of a place in these lists
         raise UserError(
             f'the states were learned with outcomes {_listed(first)} and {_listed(second)}; only '
@@ -139,8 +139,9 @@ def _lived(learner: Learner) -> set[tuple[int, bytes]]:
 
 def _listed(learner: Learner) -> str:
     """Outcomes as an error names them."""
-    outcomes = learner.outcomes.classes.items()
-    return ', '.join(n + (f' {list(c)}' if c else '') for n, c in outcomes) or 'none'
+    outcomes = learner.outcomes.kinds.items()
+    told = {n: list(kind) if isinstance(kind, tuple) else kind for n, kind in outcomes}
+    return ', '.join(n + (f' {kind}' if kind else '') for n, kind in told.items()) or 'none'
 
 
 def _store_live(learner: Learner) -> bool:

@@ -7,6 +7,7 @@ what does change is unlearned by the heads' random walk.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +16,12 @@ import numpy as np
 import torch
 
 from ..blr import ImproperPosteriorError
-from ..dynamics.likelihoods import Discrete
+from ..dynamics.likelihoods import Predictive
 from ..dynamics.outcome_head import OutcomeHead, channels
 from ..dynamics.outcomes import OutcomeModel
 from ..dynamics.trunk import Trunk
 from ..memory.reservoir import Sample
-from ..robot.outcomes import UNKNOWN
+from ..robot.outcomes import UNKNOWN, Kind
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .codec import TRUNK
@@ -36,7 +37,7 @@ class Labelled:
 
     x: np.ndarray
     u: np.ndarray
-    labels: tuple[int, ...]
+    labels: tuple[float, ...]
     episode: int
 
 
@@ -48,25 +49,25 @@ class Outcomes:
     """
 
     def __init__(self, spec: RobotSpec, trunk: Trunk, journal: int) -> None:
-        self.classes = {n: o.classes for n, o in spec.outcomes.items()}
+        self.kinds = {n: o.kind for n, o in spec.outcomes.items()}
         self.journal = journal
-        self.start = self.model = OutcomeModel.start(trunk, self.classes)
+        self.start = self.model = OutcomeModel.start(trunk, self.kinds)
         self.steps: list[Labelled] = []  # since `start`
         self.folded: frozenset[int] = frozenset()  # episodes (partly) within `start`
-        self.seen: Mapping[str, Discrete] = {}  # what was predicted of the last step
+        self.seen: Mapping[str, Predictive] = {}  # what was predicted of the last step
         self._middle: tuple[int, OutcomeModel] | None = None
         self._heads: tuple[OutcomeModel | None, dict[str, OutcomeHead]] = (None, {})
 
     # ------------------------------------------------------------------ one transition
     def learn(self, transition: Transition, episode: int) -> None:
         """Predict the outcomes of a usable transition, then learn from the labels it carries."""
-        if not self.classes:
+        if not self.kinds:
             return
         x, u = transition.state, transition.action
         self.seen = self.model.predict(x, u)
-        labels = transition.outcomes or (UNKNOWN,) * len(self.classes)
-        if any(label != UNKNOWN for label in labels):
-            self._absorb(Labelled(x, u, labels, episode))
+        step = Labelled(x, u, transition.outcomes, episode)
+        if any(value is not None for value in self.values(step).values()):
+            self._absorb(step)
 
     def _absorb(self, step: Labelled) -> None:
         if len(self.steps) - (self._middle or (0,))[0] >= max(self.journal // 2, 1):
@@ -82,18 +83,24 @@ class Outcomes:
         self._middle = len(self.steps), self.model
 
     def _after(self, model: OutcomeModel, step: Labelled) -> OutcomeModel:
-        named = zip(self.classes.items(), step.labels, strict=True)
-        return model.update(step.x, step.u, {n: _value(c, label) for (n, c), label in named})
+        return model.update(step.x, step.u, self.values(step))
+
+    def values(self, step: Labelled) -> dict[str, bool | str | float | None]:
+        """What happened in a step by outcome; None where that is not known."""
+        if not step.labels:
+            return dict.fromkeys(self.kinds)
+        named = zip(self.kinds.items(), step.labels, strict=True)
+        return {name: _value(kind, label) for (name, kind), label in named}
 
     # ------------------------------------------------------------------ what others may know
     def channels(self) -> dict[str, float]:
         """Named channels of what was predicted of the last step, its labels not yet learned."""
-        return channels(self.seen, self.classes)
+        return channels(self.seen, self.kinds)
 
     def heads(self) -> dict[str, OutcomeHead]:
         """For a Belief; made anew only where labels have come."""
         if self._heads[0] is not self.model:
-            heads = {n: self._head(n) for n in self.classes}
+            heads = {n: self._head(n) for n in self.kinds}
             self._heads = self.model, heads
         return self._heads[1]
 
@@ -102,7 +109,7 @@ class Outcomes:
         z = np.random.default_rng(0).standard_normal((posterior.size, DRAWS))
         factor = posterior.factor().numpy() @ z / np.sqrt(DRAWS)
         mean = posterior.mean.numpy().astype(np.float32)
-        return OutcomeHead(self.classes[name], mean, factor.astype(np.float32))
+        return OutcomeHead(self.kinds[name], mean, factor.astype(np.float32))
 
     @property
     def episodes(self) -> set[int]:
@@ -136,7 +143,7 @@ class Outcomes:
         mine, whole = self.carried(trunk, samples), True
         steps = [replace(s, episode=s.episode + offset) for s in other.steps]
         if other.folded:
-            prior = OutcomeModel.start(other.model.trunk, other.classes)
+            prior = OutcomeModel.start(other.model.trunk, other.kinds)
             theirs, prior = other._moved([other.start, prior], trunk, samples)
             try:
                 start = mine.start.joined(theirs, prior)
@@ -154,7 +161,7 @@ class Outcomes:
 
         What was learned can no longer be taken out.
         """
-        if trunk is self.model.trunk or not self.classes:
+        if trunk is self.model.trunk or not self.kinds:
             return self
         (model,) = self._moved([self.model], trunk, samples)
         return self._told(model, [], self.folded | self.episodes)
@@ -200,7 +207,7 @@ class Outcomes:
     def restore(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Go on as when `state` was called, on the trunk of then."""
         trunk = self.model.trunk
-        order = list(self.classes)  # that of the robot file: JSON sorts keys, labels go by it
+        order = list(self.kinds)  # that of the robot file: JSON sorts keys, labels go by it
 
         def model(name: str) -> OutcomeModel:
             mine = {
@@ -221,7 +228,9 @@ class Outcomes:
         ]
 
 
-def _value(classes: tuple[str, ...] | None, label: int) -> bool | str | None:
+def _value(kind: Kind, label: float) -> bool | str | float | None:
+    if isinstance(kind, float):
+        return None if math.isnan(label) else label
     if label == UNKNOWN:
         return None
-    return bool(label) if classes is None else classes[label]
+    return bool(label) if kind is None else kind[int(label)]

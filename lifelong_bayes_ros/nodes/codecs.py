@@ -207,7 +207,7 @@ def read_outcome(spec: RobotSpec, name: str, message: Any) -> tuple[int | None, 
     return to_ns(message.header.stamp), value
 
 
-def outcome_message(spec: RobotSpec, name: str, label: int, stamp_ns: int) -> Any:
+def outcome_message(spec: RobotSpec, name: str, label: float, stamp_ns: int) -> Any:
     """A message that `read_outcome` reads a value of this label from."""
     outcome = spec.outcomes[name]
     kind = OUTCOME_TYPES[outcome.type]
@@ -217,7 +217,9 @@ def outcome_message(spec: RobotSpec, name: str, label: int, stamp_ns: int) -> An
         return Int32(data=label)
     if kind is String:
         return String(data=outcome.classes[label])
-    value = outcome.above + (1.0 if label else -1.0)
+    value = float(label)
+    if outcome.above is not None:
+        value = outcome.above + (1.0 if label else -1.0)
     if kind is Float64:
         return Float64(data=value)
     message = JointState(name=[outcome.joint])

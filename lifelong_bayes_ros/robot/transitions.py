@@ -62,7 +62,7 @@ class Transition:
     flags: Flag
     sequence: int
     episode: int
-    outcomes: tuple[int, ...] = ()
+    outcomes: tuple[float, ...] = ()
 
     @property
     def usable(self) -> bool:

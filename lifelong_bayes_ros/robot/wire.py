@@ -29,7 +29,7 @@ def sizes(spec: RobotSpec) -> dict[str, int]:
 
     `s`, `a`, `s_next` in the order of the robot file, `dt` in seconds, `flags` of
     `robot.transitions.Flag`, `sequence` and `stamp` (nanoseconds) in 16-bit words, and, where the
-    robot file names outcomes, `outcomes`: their labels, -1 where unknown.
+    robot file names outcomes, `outcomes`: their labels, -1 where unknown, or NaN of a number.
     """
     ds, da = len(spec.state), len(spec.action)
     return {
@@ -95,8 +95,11 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
     for label, size in expected.items():
         part[label] = data[start : start + size]
         start += size
-    for label in ('flags', 'sequence', 'episode', 'stamp', 'outcomes'):
-        counts = part.get(label, np.zeros(0))
+    kinds = [o.kind for o in spec.outcomes.values()]
+    numbers = np.array([isinstance(kind, float) for kind in kinds], bool)
+    labels = part.get('outcomes', np.zeros(0))
+    whole = {label: part[label] for label in ('flags', 'sequence', 'episode', 'stamp')}
+    for label, counts in (whole | {'outcomes': labels[~numbers]}).items():
         least, most = LIMITS.get(label, (0, 0xFFFF))
         if not all(least <= n <= most and n == int(n) for n in counts.tolist()):
             raise UserError(
@@ -112,7 +115,7 @@ def decode(spec: RobotSpec, message: Any) -> Transition:
         Flag(int(part['flags'][0])),
         _number(part['sequence']),
         int(part['episode'][0]),
-        tuple(map(int, part.get('outcomes', ()))),
+        tuple(float(n) if real else int(n) for n, real in zip(labels, numbers, strict=True)),
     )
 
 

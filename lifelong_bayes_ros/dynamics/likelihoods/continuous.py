@@ -81,6 +81,7 @@ class ScaleMixture(Predictive):
     means: np.ndarray  # [..., j]
     variances: np.ndarray  # [..., j]
     aleatoric: np.ndarray  # [...]
+    noise: np.ndarray  # expected variance of y given the parameters [...]
 
     @property
     def mean(self) -> np.ndarray:
