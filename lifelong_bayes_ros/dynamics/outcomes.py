@@ -24,8 +24,9 @@ from .trunk import Trunk
 
 LOG_ODDS_SD = 5.0  # of the prior on nominal data: touching or not is seldom a close call
 MEAN_SD = 2.0  # of a number, in its scale
-LOG_VARIANCE_SD = 5.0  # of its noise: from a hundredth of the scale to many times it
+LOG_VARIANCE_SD = 3.0  # of its noise
 RANDOM_WALK = 3e-4  # share of the prior's covariance that comes back at every label
+NUMBER_WALK = 0.1  # times that of a number, whose labels tell more
 SITE = ('phi', 'label', 'eta', 'precision')
 NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 
@@ -75,7 +76,7 @@ class OutcomeModel:
 
     def predict(self, x: np.ndarray, u: np.ndarray) -> dict[str, Predictive]:
         """Predictive of every outcome for states x [..., ds] and commands u [..., da]."""
-        phi = self._features(x, u)
+        phi = self.features(x, u)
         return {name: h.predict(h.likelihood.design(phi)) for name, h in self.heads.items()}
 
     def evidence(
@@ -105,7 +106,7 @@ class OutcomeModel:
         known = self._known(labels)
         if not known:
             return self
-        phi = self._features(x, u)
+        phi = self.features(x, u)
         heads = dict(self.heads)
         for name, label in known.items():
             heads[name] = self._forget(
@@ -150,6 +151,23 @@ class OutcomeModel:
             both = head.posterior.multiply(theirs.posterior, prior.heads[name].posterior)
             heads[name] = Glm(both, head.likelihood, (head.sites + theirs.sites)[-WINDOW:])
         return replace(self, heads=heads)
+
+    def nbytes(self, full: bool = False) -> int:
+        """Memory that the heads take; `full`: once there have been labels enough."""
+        return sum(head.nbytes(full) for head in self.heads.values())
+
+    def features(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Features [..., nf] of states [..., ds] and commands [..., da].
+
+        Raises:
+            UserError: one is not finite.
+        """
+        x, u = np.asarray(x, float), np.asarray(u, float)
+        for what, value in (('state', x), ('command', u)):
+            if not np.isfinite(value).all():
+                raise UserError(f'{what} {value} is not finite: leave this transition out')
+        rows = self.trunk.features(x.reshape(-1, x.shape[-1]), u.reshape(-1, u.shape[-1]))
+        return rows.reshape(*x.shape[:-1], -1)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON metadata that `from_state` makes an equal model of."""
@@ -202,17 +220,9 @@ class OutcomeModel:
         """The random walk, in strides of a window of labels: it makes all of their sites final."""
         if self.random_walk == 0 or (head.likelihood.revisable and not head.full):
             return head
+        labels = len(head.sites) if head.likelihood.revisable else NUMBER_WALK
         prior = _prior(head.likelihood, self.trunk, self.log_odds_sd)
-        return head.widen(prior, 1 - (1 - self.random_walk) ** max(len(head.sites), 1))
-
-    def _features(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Features [..., nf] of states [..., ds] and commands [..., da]."""
-        x, u = np.asarray(x, float), np.asarray(u, float)
-        for what, value in (('state', x), ('command', u)):
-            if not np.isfinite(value).all():
-                raise UserError(f'{what} {value} is not finite: leave this transition out')
-        rows = self.trunk.features(x.reshape(-1, x.shape[-1]), u.reshape(-1, u.shape[-1]))
-        return rows.reshape(*x.shape[:-1], -1)
+        return head.widen(prior, 1 - (1 - self.random_walk) ** labels)
 
     def _known(self, labels: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Labels by outcome, without the missing ones."""
@@ -237,11 +247,17 @@ def _likelihood(name: str, kind: Kind) -> Likelihood:
 
 
 def _prior(likelihood: Likelihood, trunk: Trunk, log_odds_sd: float) -> torch.Tensor:
-    """Covariance [k · nf, k · nf] that gives f its standard deviation where E[φφᵀ] = I."""
-    number = isinstance(likelihood, HeteroscedasticGaussian)
-    sd = (MEAN_SD, LOG_VARIANCE_SD) if number else (log_odds_sd,) * likelihood.outputs
-    variances = torch.tensor([s**2 / trunk.size for s in sd], dtype=torch.float64)
-    return torch.diag(variances.repeat_interleave(trunk.size))
+    """Covariance [k · nf, k · nf] that gives f its standard deviation where E[φφᵀ] = I.
+
+    A number and its noise may lie anywhere about their scale: to these it adds a constant.
+    """
+    nf = trunk.size
+    if not isinstance(likelihood, HeteroscedasticGaussian):
+        size = likelihood.outputs * nf
+        return torch.eye(size, dtype=torch.float64) * (log_odds_sd**2 / nf)
+    constant = np.linalg.solve(trunk.whiten, np.eye(nf)[-1])  # weights of φ that make 1
+    unit = torch.tensor(np.eye(nf) / nf + np.outer(constant, constant))
+    return torch.block_diag(MEAN_SD**2 * unit, LOG_VARIANCE_SD**2 * unit)
 
 
 def _pack(head: Glm, features: int) -> dict[str, np.ndarray]:

@@ -42,6 +42,11 @@ class Likelihood(ABC):
     def outputs(self) -> int:
         """Number of latent outputs k."""
 
+    @property
+    def places(self) -> int:
+        """Number of latent outputs, the first ones, that say where y is, not how it spreads."""
+        return self.outputs
+
     @abstractmethod
     def label(self, y: Any) -> np.ndarray:
         """The label [t] of an observation.

@@ -109,6 +109,13 @@ class Glm:
         """
         return Glm(self.posterior.widen(towards, share), self.likelihood)
 
+    def nbytes(self, full: bool = False) -> int:
+        """Memory that it takes; `full`: with as many sites as it will ever have."""
+        n, k = self.posterior.size, self.likelihood.outputs
+        t = len(self.likelihood.soft_label(np.zeros(k)))
+        most = WINDOW if self.likelihood.revisable else 0
+        return 8 * (n + n * n + (most if full else len(self.sites)) * (k * n + t + k + k * k))
+
     @property
     def full(self) -> bool:
         """Whether the next label will make an old site final."""

@@ -38,6 +38,11 @@ class HeteroscedasticGaussian(Likelihood):
         """Two: mean and log variance."""
         return 2
 
+    @property
+    def places(self) -> int:
+        """One: the mean."""
+        return 1
+
     def label(self, y: Any) -> np.ndarray:
         """From one finite number.
 
