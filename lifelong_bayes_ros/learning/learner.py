@@ -126,6 +126,7 @@ class Learner:
         self._job: Iterator[None] | None = None  # consolidation under way
         self._due = False  # whether one is to begin
         self._job_seconds = 0.0
+        self._given_up: list[str] = []  # what outcomes gave up for it
         self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
         self.taught: frozenset[int] = frozenset()  # episodes that the trunk has learned from
         self.first_episode = 0  # number of the first episode since the learner was made
@@ -138,9 +139,10 @@ class Learner:
             UserError: too few bytes.
         """
         config = replace(self.config, **bounds)
-        least = 2 * self._regime_bytes()  # of the nominal plant and of one more
+        # Of the nominal plant and of one more.
+        least = 2 * self._regime_bytes() + self.outcomes.least_bytes()
         if config.memory_bytes is not None and config.memory_bytes < least:
-            raise too_small(config.memory_bytes, least)
+            raise too_small(config.memory_bytes, least, bool(self.outcomes.kinds))
         self.config, self.outcomes.journal = config, config.journal
 
     # ------------------------------------------------------------------ the way of the data
@@ -250,6 +252,10 @@ class Learner:
         running = job_of_now(self, steps, progress)
         return self._conclude(self.background.at_once(self, running))
 
+    def nbytes(self) -> int:
+        """Memory that regimes and outcomes take."""
+        return self.library.nbytes() + self.outcomes.nbytes()
+
     def digest(self) -> str:
         """SHA-256 over the posterior: live head, stored regimes and noise, bit for bit."""
         heads = [self.live, *(r.head for r in self.library.regimes)]
@@ -265,7 +271,12 @@ class Learner:
         """Begin one, to go on with by `_consolidate`; one that is under way is given up."""
         self._due = False
         self._commit(self._shared(), self.tape, stays=True)
-        budget = Budget(self.config.capacity, self.config.memory_bytes)
+        limit, self._given_up = self.config.memory_bytes, []
+        if limit is not None:
+            if self.outcomes.shrink(limit - self.library.nbytes()):
+                self._given_up.append('outcomes: no room to keep every label for taking it back')
+            limit -= max(self.outcomes.nbytes(), self.outcomes.least_bytes())
+        budget = Budget(self.config.capacity, limit)
         noise = self.prior.noise
         self._job = consolidation(self.dynamics, self.library, self.family, noise, budget)
         self._job_seconds = 0.0
@@ -277,7 +288,7 @@ class Learner:
         limit = self.config.memory_bytes
         if len(self.library.regimes) > self.config.capacity:
             return True
-        return limit is not None and self.library.nbytes() > limit
+        return limit is not None and self.nbytes() > limit
 
     def _consolidate(self, slices: int | None) -> Consolidation | None:
         """Do so many slices, None for all; the outcome, if that was the end of it."""
@@ -298,9 +309,9 @@ class Learner:
                 merged=[list(m) for m in result.merged],
                 pruned=result.pruned,
                 folded=result.folded,
-                why=result.why,
+                why=[*self._given_up, *result.why],
                 error_ratio=round(result.error_ratio, 4),
-                bytes=self.library.nbytes(),
+                bytes=self.nbytes(),
                 reason=result.reason,
                 slices=result.slices,
                 seconds=round(self._job_seconds, 3),

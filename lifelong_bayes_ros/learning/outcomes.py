@@ -20,6 +20,7 @@ from ..dynamics.likelihoods import Predictive
 from ..dynamics.outcome_head import OutcomeHead, channels
 from ..dynamics.outcomes import OutcomeModel
 from ..dynamics.trunk import Trunk
+from ..memory.labels import MemorableLabel, memorable_labels
 from ..memory.reservoir import Sample
 from ..robot.outcomes import UNKNOWN, Kind
 from ..robot.spec import RobotSpec
@@ -40,12 +41,16 @@ class Labelled:
     labels: tuple[float, ...]
     episode: int
 
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.x.nbytes + self.u.nbytes + 8 * len(self.labels)
+
 
 class Outcomes:
     """Heads of all outcomes of a robot file, and the labelled steps that can be taken out again.
 
-    The last half to all of `journal` steps are kept. What is older, and what was learned before
-    the trunk changed, is in the heads for good.
+    The last half to all of `journal` steps are kept, fewer where memory is full. What is older,
+    and what was learned before the trunk changed, is in the heads for good.
     """
 
     def __init__(self, spec: RobotSpec, trunk: Trunk, journal: int) -> None:
@@ -122,6 +127,31 @@ class Outcomes:
         return [a.numpy() for p in posteriors for a in (p.mean, p.covariance)]
 
     # ------------------------------------------------------------------ memory
+    def nbytes(self) -> int:
+        """Memory that heads and kept steps take."""
+        models = [self.start, self.model] + ([self._middle[1]] if self._middle else [])
+        heads = {id(model): model.nbytes() for model in models}
+        return sum(heads.values()) + sum(step.nbytes() for step in self.steps)
+
+    def least_bytes(self) -> int:
+        """What the heads need, at both ends of the steps and between, where these are none."""
+        return 3 * self.model.nbytes(full=True)
+
+    def shrink(self, limit: int) -> bool:
+        """Give up steps, the older half first, for as many bytes; tells whether there were any."""
+        before = len(self.steps)
+        while self.steps and self.nbytes() > limit:
+            self._fold()
+        return len(self.steps) < before
+
+    def memorable(self) -> list[MemorableLabel]:
+        """What each kept label means to the head of its outcome, the most memorable first."""
+        if not self.steps:
+            return []
+        x, u = (np.array([getattr(s, k) for s in self.steps]) for k in ('x', 'u'))
+        values = [self.values(s) for s in self.steps]
+        return memorable_labels(self.model.heads, self.model.features(x, u), values)
+
     def without(self, episode: int) -> Outcomes:
         """Heads that never saw an episode: a refit from the labels that are left, in their order.
 

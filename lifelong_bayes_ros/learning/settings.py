@@ -47,7 +47,7 @@ class LearnerConfig:
     dense_window: int = 40  # steps over which hypotheses and live head are compared
     dense_nats: float = 0.3  # nats per step that the head must be ahead of the hypotheses
     dense_start: float = 5.0  # and nats more, before it is acted on
-    memory_bytes: int | None = None  # most that all regimes take; None: what `capacity` needs
+    memory_bytes: int | None = None  # of regimes and outcomes at most; None: no limit
     journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
     guard_window: int = 15
     guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error

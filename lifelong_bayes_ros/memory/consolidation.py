@@ -304,10 +304,11 @@ def _shrink(
     result.folded = [n for n in result.folded if n not in result.pruned]
 
 
-def too_small(limit: int | None, least: int) -> UserError:
-    """The error of a byte budget that one regime does not fit in."""
+def too_small(limit: int | None, least: int, outcomes: bool = False) -> UserError:
+    """The error of a byte budget that one regime, and the heads of outcomes, do not fit in."""
+    takes = 'with its outcomes takes' if outcomes else 'takes'
     return UserError(
-        f'memory_bytes {limit}: one regime of this robot takes {least}; give at least that, or '
+        f'memory_bytes {limit}: one regime of this robot {takes} {least}; give at least that, or '
         'no limit'
     )
 
