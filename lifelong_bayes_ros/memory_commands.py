@@ -131,8 +131,17 @@ def regimes(args: argparse.Namespace) -> int:
         for r in learner.library.regimes
     ]
     robot = learner.dynamics.spec.name
+    outcomes = learner.outcomes
+    labelled = {
+        'names': list(outcomes.kinds),
+        'remembered': len(outcomes.steps),
+        'episodes': sorted(outcomes.episodes),
+        'folded': sorted(outcomes.folded),
+        'bytes': outcomes.nbytes(),
+    }
     if args.json:
-        print(json.dumps({'command': 'regimes', 'robot': robot, 'regimes': listed}))
+        head = {'command': 'regimes', 'robot': robot}
+        print(json.dumps({**head, 'regimes': listed, 'outcomes': labelled}))
         return 0
     table = Table(title=f'what {robot} remembers after {learner.step} transitions')
     for heading in ('regime', 'transitions', 'remembered', 'episodes', 'kB', 'note'):
@@ -142,6 +151,11 @@ def regimes(args: argparse.Namespace) -> int:
         numbers = (r['transitions'], r['remembered'], _ranges(r['episodes']), r['bytes'] // 1000)
         table.add_row(name, *map(str, numbers), Text(r['note']))
     Console().print(table)
+    if outcomes.kinds:
+        print(
+            f'outcomes {", ".join(outcomes.kinds)}: {len(outcomes.steps)} labelled steps of '
+            f'episodes {_ranges(labelled["episodes"]) or "none"}, {labelled["bytes"] // 1000} kB'
+        )
     return 0
 
 
@@ -192,7 +206,7 @@ def _consolidated(learner: Learner, trunk: bool, steps: int | None) -> dict[str,
 
     learner.take_events()
     # What the state holds that is left as it is; nor is the live head committed then.
-    before = {'regimes': learner.library.names, 'bytes': learner.library.nbytes()}
+    before = {'regimes': learner.library.names, 'bytes': learner.nbytes()}
     taught: dict[str, Any] = {}
     if trunk:
         with status_bar() as status:
@@ -219,11 +233,16 @@ def memory_map(args: argparse.Namespace) -> int:
         raise UserError('give a picture to write with --out map.png, or --json, or both')
     learner = load_state(Path(args.state))
     found = memorable(learner.dynamics, learner.library, learner.family)
+    labels = learner.outcomes.memorable()
     if args.out:
         from .experiments.memory_picture import draw
 
-        draw(learner.dynamics, learner.library, found, Path(args.out))
+        draw(learner.dynamics, learner.library, found, Path(args.out), labels)
     kinds = {kind: sum(m.kind == kind for m in found) for kind in KINDS}
+    of_labels = {
+        name: {kind: sum((m.outcome, m.kind) == (name, kind) for m in labels) for kind in KINDS}
+        for name in learner.outcomes.kinds
+    }
     if args.json:
         listed = []
         for m in found:
@@ -232,10 +251,17 @@ def memory_map(args: argparse.Namespace) -> int:
             figures = {k: v for k, v in vars(m).items() if k != 'sample'}
             arrays = {k: getattr(s, k).tolist() for k in ('x', 'u', 'x_next')}
             listed.append({**where, **figures, **arrays})
+        told = []
+        for m in labels:
+            s = learner.outcomes.steps[m.step]
+            told.append({**vars(m), 'episode': s.episode, 'x': s.x.tolist(), 'u': s.u.tolist()})
         head = {'command': 'memory-map', 'robot': learner.dynamics.spec.name, 'kinds': kinds}
-        print(json.dumps({**head, 'picture': args.out, 'transitions': listed}))
+        head |= {'kinds_of_labels': of_labels, 'picture': args.out}
+        print(json.dumps({**head, 'transitions': listed, 'labels': told}))
     else:
-        print(', '.join(f'{n} {kind}' for kind, n in kinds.items()))
+        for name, counts in {'': kinds, **of_labels}.items():
+            told = ', '.join(f'{n} {kind}' for kind, n in counts.items())
+            print(f'{name}: {told}' if name else told)
         print(args.out)
     return 0
 

@@ -12,11 +12,13 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
 from matplotlib.gridspec import GridSpec
 
 from ..dynamics.model import Dynamics
 from ..errors import UserError
 from ..learning.store import write_atomically
+from ..memory.labels import MemorableLabel
 from ..memory.regimes import Library
 from ..memory.sensitivity import (
     KINDS,
@@ -39,9 +41,18 @@ MEANING = dict(
 MARKERS = 'os^Dvp*hXP<>'
 SHOWN = 6  # most memorable transitions that are shown in full
 AROUND = 12  # transitions before and after them
+LABELS_HEIGHT = 3.6  # inches of the panels of outcomes
+LEAST = 1e-6  # that is drawn, on axes that are logarithmic
+MOST_OUTCOMES = 5  # that have room for a panel
 
 
-def draw(dynamics: Dynamics, library: Library, found: Sequence[Memorable], path: Path) -> None:
+def draw(
+    dynamics: Dynamics,
+    library: Library,
+    found: Sequence[Memorable],
+    path: Path,
+    labels: Sequence[MemorableLabel] = (),
+) -> None:
     """Write the picture.
 
     Args:
@@ -49,6 +60,7 @@ def draw(dynamics: Dynamics, library: Library, found: Sequence[Memorable], path:
         library: regimes that the transitions are remembered by.
         found: remembered transitions, the most memorable first.
         path: file to write, .png, .svg or .pdf.
+        labels: of outcomes, each of which gets a panel of its own.
 
     Raises:
         UserError: nothing is remembered yet, or no such kind of picture.
@@ -59,11 +71,15 @@ def draw(dynamics: Dynamics, library: Library, found: Sequence[Memorable], path:
     if kind not in ('png', 'svg', 'pdf'):
         raise UserError(f'--out {path}: give a picture that ends with .png, .svg or .pdf')
     shown = found[:SHOWN]
-    figure = plt.figure(figsize=(15, 9), layout='constrained')
-    grid = GridSpec(len(shown), 2, figure, width_ratios=(1.35, 1))
-    _scatter(figure.add_subplot(grid[:, 0]), library, found, shown)
+    figure = plt.figure(figsize=(15, 9 + LABELS_HEIGHT * bool(labels)), layout='constrained')
+    upper = figure
+    if labels:
+        upper, lower = figure.subfigures(2, 1, height_ratios=(9, LABELS_HEIGHT))
+        _labels(lower, labels)
+    grid = GridSpec(len(shown), 2, upper, width_ratios=(1.35, 1))
+    _scatter(upper.add_subplot(grid[:, 0]), library, found, shown)
     for place, one in enumerate(shown):
-        axes = figure.add_subplot(grid[place, 1])
+        axes = upper.add_subplot(grid[place, 1])
         _moment(axes, dynamics, library, one, place + 1, place == len(shown) - 1)
     robot = dynamics.spec.name
     figure.suptitle(f'What {robot} remembers, and the {len(shown)} moments that shaped it most')
@@ -106,6 +122,25 @@ def _scatter(
     legend = axes.legend(handles=handles, frameon=False, **place)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _labels(figure: SubFigure, labels: Sequence[MemorableLabel]) -> None:
+    """One panel for each of the first outcomes: how unsure and how wrong, label by label."""
+    names = sorted({m.outcome for m in labels})
+    shown = names[:MOST_OUTCOMES]
+    more = '' if shown == names else f', {len(shown)} of {len(names)}'
+    figure.suptitle(f'Labels of outcomes{more}', fontsize=10)
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for kind in KINDS:
+            some = [m for m in labels if (m.outcome, m.kind) == (name, kind)]
+            x, y = ([max(getattr(m, k), LEAST) for m in some] for k in ('leverage', 'surprise'))
+            label = f'{len(some)} {kind}'
+            axes.scatter(x, y, 16, COLOURS[kind], alpha=0.65, linewidths=0, label=label)
+        axes.set(xscale='log', yscale='log')
+        axes.set_title(name, fontsize=9, loc='left', parse_math=False)
+        axes.legend(fontsize=8, frameon=False)
+        axes.set_xlabel('how unsure it is there →', fontsize=9)
+    figure.axes[0].set_ylabel('how wrong, left out →', fontsize=9)
 
 
 def _moment(
