@@ -556,7 +556,7 @@ def test_names_are_as_ros_lists_them():
     for namespace in ('lifelong', '/lifelong', '/lifelong/'):
         found = [c.topic for c in connections(spec, namespace)]
         assert found == [
-            '/joint_states', '/hook/angle', '/joint_states', '/hook/load',
+            '/joint_states', '/hook/angle', '/joint_states', '/trolley/current', '/hook/load',
             '/lifelong/goal', '/trolley_controller/commands',
         ]  # fmt: skip
-    assert connections(spec, '/')[4].topic == '/goal'
+    assert connections(spec, '/')[5].topic == '/goal'
