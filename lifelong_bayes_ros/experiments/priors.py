@@ -17,6 +17,8 @@ from ..learning.recorded import pretrain_recorded
 from ..learning.store import cached_path, cached_prior
 from ..robot.spec import RobotSpec
 
+LEARNING = ('pretrain', 'disturbances', 'hypotheses', 'recorded', 'broad')
+
 
 def prior_for(
     spec: RobotSpec,
@@ -156,9 +158,7 @@ def _code_hash(*simulator: Path) -> str:
     """Hash of the code that decides the result: pre-training, BLR, trunk, simulator."""
     package = Path(pretraining.__file__).parents[1]
     files = [package / 'dynamics' / f'{n}.py' for n in ('trunk', 'curves')]
-    files += [
-        package / 'learning' / f'{n}.py' for n in ('pretrain', 'hypotheses', 'recorded', 'broad')
-    ]
+    files += [package / 'learning' / f'{n}.py' for n in LEARNING]
     files += [f for f in sorted((package / 'blr').iterdir()) if f.suffix in ('.py', '.c')]
     files += simulator
     sha = hashlib.sha256()

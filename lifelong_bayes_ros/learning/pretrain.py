@@ -18,6 +18,7 @@ from ..blr import BLR, VADAM
 from ..dynamics.model import DELAYS, Dynamics, Prior
 from ..dynamics.trunk import Encoder, Trunk
 from ..robot.spec import RobotSpec
+from .disturbances import matched
 
 Progress = Callable[[float, str], None]
 
@@ -66,6 +67,7 @@ class PretrainConfig:
     actuator_sd: float = 0.2
     bias_sd: float = 0.1
     delay_sd: float = 0.3
+    matched_sd: float = 0.1
     hypotheses: int = 64  # sets of things that may change together, about
     per_set: int = 24  # plants of each
     per_hypothesis: int = 400  # transitions of each plant
@@ -135,8 +137,9 @@ def pretrain(
     plant.set_shifts([])
     heads = np.array(spread)
     family = config.family_scale * (heads.T @ heads / len(heads))
-    covariance, floor = covariance_of(family, spec, w0.shape, config)
     dynamics = Dynamics(spec, trunk, w0, scale)
+    family += matched(dynamics, regimes[0], config.matched_sd)
+    covariance, floor = covariance_of(family, spec, w0.shape, config)
     # Here, since that module is made of the parts of this one.
     from .hypotheses import fit_hypotheses
 
