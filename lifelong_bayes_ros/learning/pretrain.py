@@ -67,7 +67,7 @@ class PretrainConfig:
     actuator_sd: float = 0.2
     bias_sd: float = 0.1
     delay_sd: float = 0.3
-    matched_sd: float = 0.1
+    matched_sd: float = 0.03
     hypotheses: int = 64  # sets of things that may change together, about
     per_set: int = 24  # plants of each
     per_hypothesis: int = 400  # transitions of each plant
