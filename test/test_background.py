@@ -290,18 +290,21 @@ def test_episodes_that_the_trunk_has_learned_from_stay(tiny_prior, tmp_path):
         assert forget(known, n // 50).transitions > 0
 
 
-def test_a_job_goes_on_though_a_regime_is_named(tiny_prior):
-    learner, named = (Learner(tiny_prior, FAST, seed=3) for _ in range(2))
-    done = False
-    for transition in LIFE:
+def test_a_job_goes_on_though_a_regime_is_named(tiny_prior, tmp_path):
+    learner = Learner(tiny_prior, FAST, seed=3)
+    rest = iter(LIFE)
+    while not (learner.background.running and len(learner.library.names) > 1):
+        learner.observe(next(rest))
+    save_state(learner, tmp_path)
+    learner, named = (load_state(tmp_path) for _ in range(2))
+    old = named.library.names[-1]
+    named.library.rename(old, 'floor')
+    named.filter.rename(old, 'floor')
+    named.background.rename(old, 'floor')
+    for transition in rest:
         learner.observe(transition)
         named.observe(transition)
-        if not done and named.background.running and len(named.library.names) > 1:
-            old, done = named.library.names[-1], True
-            named.library.rename(old, 'floor')
-            named.filter.rename(old, 'floor')
-            named.background.rename(old, 'floor')
-    assert done and 'floor' in named.library.names
+    assert 'floor' in named.library.names
     assert named.digest() == learner.digest()
     assert [e.step for e in trunk_events(named)] == [e.step for e in trunk_events(learner)]
 

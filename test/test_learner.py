@@ -120,7 +120,7 @@ def test_a_lost_actuator_is_noticed_at_once_and_learned_within_a_second(tiny_pri
     learner.take_events()
     learned, nominal, events = errors(learner, stream(LOSS, 100, seed + 10, 100))
     first = next(i for i, now in enumerate(events) if any(e.event == 'shift' for e in now))
-    assert first < 4
+    assert first < 8  # with a prior of two seconds; lives measure it with real ones
     assert learned[:1].mean() > 100
     second = round(1 / QUAD.period)
     assert np.median(learned[second:]) < 0.05 * np.median(nominal)

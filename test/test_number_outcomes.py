@@ -235,7 +235,8 @@ def test_ignorance_falls_and_noise_stays(prior):
 # ---------------------------------------------------------------------- memory
 def test_a_resumed_learner_goes_on_bit_for_bit(prior, tmp_path):
     steps = labelled(200, 7)
-    whole = learner(prior, steps[:100], journal=60)
+    # Nothing happens that the last steps decide on, which are not kept.
+    whole = learner(prior, steps[:100], journal=60, store_nats=np.inf)
     save_state(whole, tmp_path)
     resumed = load_state(tmp_path)
     assert resumed.digest() == whole.digest()
@@ -295,7 +296,7 @@ def test_what_outcomes_take_is_within_the_budget(prior):
     least = 2 * empty._regime_bytes() + heads
     with pytest.raises(UserError, match=f'with its outcomes takes {least}'):
         learner(prior, memory_bytes=least - 1)
-    limit = least + 30_000
+    limit = least + 10_000
     made = learner(prior, labelled(1000, 31), memory_bytes=limit)
     free = learner(prior, labelled(1000, 31))
     assert free.nbytes() > limit  # there is something to give up

@@ -138,8 +138,8 @@ def pretrain(
     heads = np.array(spread)
     family = config.family_scale * (heads.T @ heads / len(heads))
     dynamics = Dynamics(spec, trunk, w0, scale)
-    family += matched(dynamics, regimes[0], config.matched_sd)
     covariance, floor = covariance_of(family, spec, w0.shape, config)
+    covariance[: w0.size, : w0.size] += matched(dynamics, regimes[0], config.matched_sd)
     # Here, since that module is made of the parts of this one.
     from .hypotheses import fit_hypotheses
 
