@@ -200,6 +200,11 @@ def test_a_recall_is_right_if_the_robot_lived_there_under_that_name():
     merge = happen(('consolidated', 250, {'merged': [['r9', 'r1']]}))
     f = judged(regimes=regimes, events=merge + wrong)
     assert [p.right for p in f.phases[2:]] == [False, True]
+    # At home the nominal model is right, whatever the robot lived in; elsewhere it is not.
+    elsewhere = [first] * 100 + regimes[100:]
+    named = happen(('recall', 203, {'regime': 'nominal'}), ('recall', 301, {'regime': 'nominal'}))
+    f = judged(regimes=elsewhere, events=named)
+    assert [p.right for p in f.phases[2:]] == [True, False]
     # The first visit has nothing to recall.
     assert [p.recalled for p in judged(regimes=regimes, events=[]).phases] == [None] * 4
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..memory.regimes import NOMINAL
 from .record import Run
 from .schedule import Life
 
@@ -291,7 +292,7 @@ def _recalls(run: Run) -> dict[int, tuple[int, bool]]:
     """First recall in each later visit of a regime, by phase: delay, and whether it was right.
 
     Right is a regime that the method lived in towards the end of an earlier visit, under the name
-    that consolidation may have given it since.
+    that consolidation may have given it since; where the robot is as built, the nominal one, too.
     """
     life, trace = run.life, run.trace
     bounds = life.boundaries
@@ -310,7 +311,8 @@ def _recalls(run: Run) -> dict[int, tuple[int, bool]]:
                         names.add(kept)
             is_return = regime in lived and first in life.shift_steps
             if event.event == 'recall' and is_return and index not in found:
-                right = event.detail.get('regime') in lived[regime]
+                name, as_built = event.detail.get('regime'), not life.regimes[regime]
+                right = name in lived[regime] or (as_built and name == NOMINAL)
                 found[index] = (event.step - first + 1, right)
             event = next(events, None)
         late = range(max(first, last - WINDOW), last)
