@@ -17,7 +17,14 @@ from lifelong_bayes_ros.experiments.agents import (
     Setting,
     methods_named,
 )
-from lifelong_bayes_ros.experiments.baselines import family, history, offline, retrain, rls
+from lifelong_bayes_ros.experiments.baselines import (
+    family,
+    history,
+    history_training,
+    randomised,
+    retrain,
+    rls,
+)
 from lifelong_bayes_ros.experiments.baselines.history import History, HistoryNetwork, seen
 from lifelong_bayes_ros.experiments.baselines.network import Network
 from lifelong_bayes_ros.experiments.baselines.single import SingleHead
@@ -283,8 +290,8 @@ def test_any_of_the_family_spreads_a_batch_over_its_members():
 def test_networks_trained_before_life_are_kept(make, monkeypatch):
     names = ('randomised', 'history')
     trained = [make(name).controller.dynamics for name in names]
-    monkeypatch.setattr(offline, 'specialist', None)  # not called again
-    monkeypatch.setattr(offline, '_train', None)
+    monkeypatch.setattr(randomised, 'specialist', None)  # not called again
+    monkeypatch.setattr(history_training, '_train', None)
     for name, before in zip(names, trained, strict=True):
         kept = make(name).controller.dynamics
         np.testing.assert_array_equal(kept.trunk.w1, before.trunk.w1)

@@ -8,14 +8,8 @@ import pytest
 import lifelong_bayes_ros_sim as sim
 import plants
 from lifelong_bayes_ros.experiments.agents import METHODS, Setting
-from lifelong_bayes_ros.experiments.oracle import (
-    POINTS,
-    Course,
-    OracleAgent,
-    Specialist,
-    delays,
-    points,
-)
+from lifelong_bayes_ros.experiments.course import POINTS, Course, points
+from lifelong_bayes_ros.experiments.oracle import OracleAgent, Specialist, delays
 from lifelong_bayes_ros.experiments.schedule import Life, load_life
 from lifelong_bayes_ros.experiments.units import Unit, trainings
 from lifelong_bayes_ros.learning.broad import SCRATCH

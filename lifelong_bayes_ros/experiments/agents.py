@@ -26,15 +26,16 @@ from ..robot.transitions import Transition
 from .baselines.adam import Adam
 from .baselines.frozen import Frozen
 from .baselines.history import History
+from .baselines.history_training import history_network
 from .baselines.ivon import Ivon
-from .baselines.offline import history_network, randomised_network
-from .baselines.randomised import Randomised
+from .baselines.randomised import Randomised, randomised_network
 from .baselines.retrain import Retrain
 from .baselines.rls import RecursiveLeastSquares
 from .baselines.single import SingleHead
 from .baselines.structured import Structured
 from .baselines.walk import Walk
-from .oracle import OracleAgent, Shifts, delays, points
+from .course import Shifts, points
+from .oracle import OracleAgent, delays
 from .priors import oracle_for
 from .schedule import Life
 

@@ -16,8 +16,8 @@ from ..learning.codec import fingerprint
 from ..learning.store import write_atomically
 from ..robot.spec import load_robot
 from .agents import METHODS, Agent, Setting, Status
+from .course import points
 from .life import run_life
-from .oracle import points
 from .priors import cached_file, oracle_for, prior_for
 from .probes import ModelErrors, footprint
 from .record import Run, from_json, to_json
@@ -173,8 +173,18 @@ def code_hash() -> str:
     folders = [package / n for n in ('blr', 'control', 'dynamics', 'learning', 'memory', 'robot')]
     folders += [package / 'experiments' / 'baselines', Path(sim.__file__).parent]
     files = [f for d in folders for f in sorted(d.rglob('*')) if f.suffix in ('.py', '.c', '.xml')]
-    names = ('agents', 'life', 'oracle', 'priors', 'probes', 'record', 'schedule', 'units')
-    files += [package / 'experiments' / f'{name}.py' for name in names]
+    names = (
+        'agents',
+        'course',
+        'life',
+        'oracle',
+        'priors',
+        'probes',
+        'record',
+        'schedule',
+        'units',
+    )
+    files += [Path(__file__), *(package / 'experiments' / f'{name}.py' for name in names)]
     sha = hashlib.sha256()
     for file in files:
         sha.update(file.name.encode())

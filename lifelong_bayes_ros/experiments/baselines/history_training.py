@@ -1,65 +1,21 @@
-"""Networks that baselines train before life, on the task family, cached by content."""
+"""Training of the history-conditioned network, on short runs of the task family before life."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
 import lifelong_bayes_ros_sim as sim
 
 from ...dynamics.model import Prior
-from ...learning.codec import fingerprint
-from ...learning.pretrain import PretrainConfig, Progress, specialist
-from ...learning.store import cached_prior
+from ...learning.pretrain import PretrainConfig, Progress
 from ...robot.spec import RobotSpec
-from . import family, history, network
-from .family import PLANTS, RUN, AnyOfTheFamily, family_runs
+from .cache import cached
+from .family import PLANTS, RUN, family_runs
 from .history import HistoryNetwork
 
 BATCH = 512
-
-
-def cached(
-    name: str, prior: Prior, config: PretrainConfig, seed: int, make: Callable[[], Prior]
-) -> Prior:
-    """The result of `make` for the robot of a prior.
-
-    The prior's fingerprint stands for the simulator and the code that pre-trains, for both decide
-    its weights; the code of the baselines is hashed beside it.
-    """
-    code = hashlib.sha256()
-    for file in (__file__, family.__file__, history.__file__, network.__file__):
-        code.update(Path(file).read_bytes())
-    key = {
-        'robot': prior.dynamics.spec.name,
-        'baseline': name,
-        'prior': fingerprint(prior),
-        'config': asdict(config),
-        'seed': seed,
-        'code': code.hexdigest(),
-    }
-    return cached_prior(key, make)[0]
-
-
-def randomised_network(
-    spec: RobotSpec,
-    prior: Prior,
-    progress: Progress = lambda share, what: None,
-    seed: int = 0,
-    config: PretrainConfig | None = None,
-) -> Prior:
-    """The network of an oracle, with one head, trained on the whole family at once."""
-    config = config or PretrainConfig()
-
-    def make() -> Prior:
-        plant = AnyOfTheFamily(sim.make(spec.name, spec=spec, seed=seed), seed)
-        return specialist(plant, spec, config, seed, progress)
-
-    return cached('randomised', prior, config, seed, make)
 
 
 def history_network(
