@@ -68,6 +68,14 @@ def learner(prior, transitions=(), **config):
     return made
 
 
+def told(prior, steps):
+    """Outcomes that have learned steps and nothing else."""
+    outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, 4000)
+    for t in steps:
+        outcomes.learn(t, t.episode)
+    return outcomes
+
+
 def heads_equal(one, two, **tolerance):
     for a, b in zip(one.parts(), two.parts(), strict=True):
         np.testing.assert_allclose(a, b, **({'rtol': 0, 'atol': 0} | tolerance))
@@ -291,10 +299,7 @@ def test_a_forgotten_episode_was_never_seen(prior):
     third = labelled(40, 10, first=110, episode=2)
     made = learner(prior, first + second + third)
     forget(made, 1)
-    never = Outcomes(QUAD, prior.dynamics.trunk, 4000)
-    for t in first + third:
-        never.learn(t, t.episode)
-    heads_equal(made.outcomes, never, rtol=1e-9, atol=1e-12)
+    heads_equal(made.outcomes, told(prior, first + third), rtol=1e-9, atol=1e-12)
     assert made.outcomes.episodes == {0, 2}
 
 
