@@ -170,6 +170,7 @@ def test_a_prior_of_other_dimensions_is_refused(tmp_path):
         ('random_walk', -1e-9),
         ('recall_widen', np.nan),
         ('confidence_home', 1.1),
+        ('guard_weight', -0.1),
         ('recall_nats', np.nan),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import surprise
-from lifelong_bayes_ros.learning.learner import Learner
+from lifelong_bayes_ros.learning.learner import GUARD_APART, Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, stream
@@ -29,12 +29,16 @@ def design(learner, transition):
 
 def error(learner, theta, transition, past):
     """Squared error of a one-step prediction, in noise variances summed over the outputs."""
+    return np.sum(residual(learner, theta, transition, past) ** 2)
+
+
+def residual(learner, theta, transition, past):
+    """Error of a one-step prediction, in standard deviations of the noise."""
     x, u, x_next = (
         a.astype(float) for a in (transition.state, transition.action, transition.next_state)
     )
     y = learner.dynamics.target(x, x_next)
-    residual = y - learner.dynamics.design(x, u, past) @ theta
-    return np.sum(residual**2 / learner.prior.noise)
+    return (y - learner.dynamics.design(x, u, past) @ theta) / np.sqrt(learner.prior.noise)
 
 
 def errors(learner, transitions):
@@ -234,8 +238,8 @@ def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
     past = learner.dynamics.history()
     for transition in stream(HOME, 60, 0) + steps:
         theta = learner.live.posterior.mean.numpy()
-        learned.append(error(learner, theta, transition, past))
-        nominal.append(error(learner, learner.dynamics.nominal_theta, transition, past))
+        learned.append(residual(learner, theta, transition, past))
+        nominal.append(residual(learner, learner.dynamics.nominal_theta, transition, past))
         learner.observe(transition)
         past = np.vstack([transition.action.astype(float), past[:-1]])
         events = [e for e in learner.take_events() if e.event != 'guard']
@@ -246,9 +250,10 @@ def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
         if belief.mode == 'nominal':
             np.testing.assert_allclose(belief.theta, learner.dynamics.nominal_theta, rtol=1e-6)
         elif quiet >= window:
-            slack = 2 * len(tiny_prior.noise)
-            limit = config.guard_margin * sum(nominal[-window:]) + slack
-            assert sum(learned[-window:]) <= limit
+            ours, theirs = (np.concatenate(e[-window:]) for e in (learned, nominal))
+            apart = theirs - ours  # of the predictions: what mixes them is found by least squares
+            weight = np.linalg.lstsq(apart[:, None], theirs, rcond=None)[0][0]
+            assert weight >= config.guard_weight or apart @ apart < GUARD_APART * len(prior.noise)
     assert 'nominal' in modes
     assert 'learned' in modes
 

@@ -53,6 +53,8 @@ MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
 CROWDED_EVERY = 50  # transitions between two looks at how much memory takes
+GUARD_APART = 3.0  # squared distance of two models, per output, below which neither wins
+GUARD_RELEASE = 0.1  # more weight that the learned model needs to be acted on again
 SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 
 
@@ -395,8 +397,8 @@ class Learner:
             live.evidence,
             0.0,
             {r.name: (evidence[i], nis[i]) for i, r in enumerate(regimes, start=1)},
-            float(np.sum(live.residual**2 / self.prior.noise)),
-            float(np.sum(scores.residual[1] ** 2 / self.prior.noise)),
+            live.residual / self._sensors,
+            scores.residual[1] / self._sensors,
         )
         self._recent.append(step)
         self._filter(step, evidence[0])
@@ -439,7 +441,7 @@ class Learner:
         seen = sparse.update(step.design.numpy(), step.target)
         step.sparse = seen.evidence
         if not self.dense:
-            step.error = float(np.sum(seen.residual**2 / self.prior.noise))
+            step.acted = seen.residual / self._sensors
         return seen
 
     def _choose(self) -> None:
@@ -582,7 +584,7 @@ class Learner:
         for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
-            step.error = float(np.sum(prediction.residual**2 / self.prior.noise))
+            step.acted = prediction.residual / self._sensors
             self._condition(step.design, prediction)
             self._remember(step.sample)
         seen = {id(s.sample) for s in since}  # not by time, which a simulator begins anew
@@ -706,18 +708,16 @@ class Learner:
             )
 
     def _guard(self) -> None:
-        """Act on the nominal model while the learned one predicts worse."""
-        window = self._recent.last(self.config.guard_window)
-        live = sum(s.error for s in window)
-        nominal = sum(s.nominal_error for s in window)
-        slack = 2 * len(self.prior.noise)
-        margin = 1.0 if self.guarded else self.config.guard_margin
-        lost = live > margin * nominal + (0 if self.guarded else slack)
+        """Act on the nominal model while the last steps speak too little for the learned one."""
+        race = self._recent.race(self.config.guard_window)
+        least = self.config.guard_weight + (GUARD_RELEASE if self.guarded else 0.0)
+        lost = self.guarded
+        if race.apart >= GUARD_APART * len(self.prior.noise):
+            lost = race.weight < least
         tempers = [t for t in self._tempers if self.learned - t <= 80]
         if len(tempers) == 3:
-            longer = self._recent.last(30)
-            total = sum(s.nominal_error for s in longer)
-            lost = lost or sum(s.error for s in longer) > 0.45 * total
+            longer = self._recent.race(30)
+            lost = lost or longer.learned > 0.45 * longer.nominal
         if lost != self.guarded:
             self.guarded = lost
             self._event('guard', on=lost)
@@ -732,6 +732,7 @@ class Learner:
         self._floor = self._tensor(prior.floor)
         start = Gaussian(theta, self.config.confidence_home * self.family.covariance)
         self.nominal = Head(start, Noise.start(prior.noise, prior.noise))
+        self._sensors = np.sqrt(prior.noise)  # sd
         # Fresh draws at every walk would cost n²: these are taken again, with random signs.
         fresh = self._tensor(rng.standard_normal((len(theta), WALKS)))
         walks = self.family.factor() @ fresh

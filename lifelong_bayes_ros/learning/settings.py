@@ -18,7 +18,7 @@ COUNTS = {  # and the least that each must be
     'trunk_steps': 1,
     'trunk_window': 1,
 }
-SHARES = ('confidence_home', 'random_walk', 'recall_widen')  # from 0 to 1
+SHARES = ('confidence_home', 'random_walk', 'recall_widen', 'guard_weight')  # from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LearnerConfig:
     """
 
     confidence_home: float = 0.01  # share of the family covariance that life starts with
-    random_walk: float = 3e-4  # covariance moved towards the prior per transition
+    random_walk: float = 1e-4  # covariance moved towards the prior per transition
     recall_widen: float = 0.02  # and at a recall
     recall_nats: float = 2.0  # evidence over the live head that a recall needs, at an alarm
     recall_nats_after: float = 3.0  # in the steps after an event
@@ -49,8 +49,8 @@ class LearnerConfig:
     dense_start: float = 5.0  # and nats more, before it is acted on
     memory_bytes: int | None = None  # of regimes and outcomes at most; None: no limit
     journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
-    guard_window: int = 15
-    guard_margin: float = 1.15  # the guard goes on above this ratio to the nominal error
+    guard_window: int = 10  # steps over which the learned and the nominal model are compared
+    guard_weight: float = 0.6  # of the learned one, below which the guard goes on, see `Race`
     background: bool = True  # the trunk keeps learning
     trunk_every: int = 500  # transitions between two jobs
     trunk_steps: int = 2  # steps of the Bayesian learning rule per transition

@@ -22,8 +22,26 @@ class Step:
     live: float  # log evidence of the live head
     sparse: float  # and of the hypotheses
     stored: dict[str, tuple[float, float]]  # log evidence and NIS of every stored regime
-    error: float = 0.0  # normalised squared errors of the live and the nominal head
-    nominal_error: float = 0.0
+    acted: np.ndarray  # errors of the learned and of the nominal model, in sd of the sensors [ds]
+    nominal: np.ndarray
+
+
+@dataclass(frozen=True)
+class Race:
+    """Learned against nominal model over some steps, by squared errors."""
+
+    learned: float
+    nominal: float
+    apart: float  # squared distance of what they predicted
+
+    @property
+    def weight(self) -> float:
+        """Share of the learned model in the mixture that predicts best.
+
+        By least squares (Bates and Granger 1969): w = ½ + ½ (Σ e_nominal² − Σ e_learned²) / Σ Δ²,
+        with Δ the difference of the predictions, not all zero.
+        """
+        return 0.5 + 0.5 * (self.nominal - self.learned) / self.apart
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,13 @@ class Recent:
     def last(self, steps: int) -> list[Step]:
         """The last steps, oldest first; fewer where there are not as many."""
         return list(self._steps)[-steps:]
+
+    def race(self, steps: int) -> Race:
+        """How the learned and the nominal model did over the last steps."""
+        window = self.last(steps)
+        learned = np.stack([s.acted for s in window])
+        nominal = np.stack([s.nominal for s in window])
+        return Race(*(float(np.sum(e**2)) for e in (learned, nominal, learned - nominal)))
 
     def leader(
         self, names: Sequence[str], steps: int, latest: int, later: float, worst_nis: float

@@ -12,10 +12,11 @@ from ...blr import Gaussian
 from ...dynamics.head import Head, Prediction
 from ...dynamics.model import Prior
 from ...learning.report import Event
+from ...learning.settings import LearnerConfig
 from ...learning.surprise import WINDOW, Surprise
 from .kalman import Kalman
 
-SHARE = 3e-4  # random walk of the learner
+SHARE = LearnerConfig().random_walk
 
 
 class SingleHead(Kalman):
