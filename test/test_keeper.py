@@ -591,7 +591,7 @@ def test_a_merge_keeps_what_a_spoilt_live_head_no_longer_knows():
         return score(learner.dynamics, head, known, learner.prior.noise).error
 
     before, spoilt = error(regime.head), learner.live.posterior
-    mean = spoilt.mean + 3 * spoilt.factor().sum(dim=1)
+    mean = spoilt.mean + 6 * spoilt.factor().sum(dim=1)
     learner.live = learner.live.replace(posterior=Gaussian(mean, spoilt.covariance))
     assert error(learner.live) > 2 * before
     merged = merge_states(learner, newborn(5)).learner
