@@ -106,6 +106,7 @@ class Learner:
         self.age = 0  # steps since the live head was born or recalled
         self._since_event = self.config.watch
         self._since_soft = self.config.watch
+        self._recalled = False  # the live head was, at the last event
         self._tempers: deque[int] = deque(maxlen=3)
         self._level = 0
         self._recent = Recent(self.config.watch)
@@ -552,7 +553,7 @@ class Learner:
         self.live, self._owned = Head(posterior, regime.head.noise.hold()), True
         self.tape = regime.tape.add(Widen(self.config.recall_widen), Hold())
         before = self.regime
-        self.identity = index
+        self.identity, self._recalled = index, True
         self.intervals |= self._fresh_intervals((LIVE, HYPOTHESES))
         self._reborn(steps)
         self._event(
@@ -571,7 +572,7 @@ class Learner:
         self._owned = False
         self.tape = Tape(self.live, root=self.live.posterior)
         before = self.regime
-        self.identity = None
+        self.identity, self._recalled = None, False
         self.waiting = Reservoir(self.config.reservoir)
         self._reborn(steps)
         self._event('shift', left=before, nis=round(nis, 2), steps=steps, level=self._level)
@@ -652,9 +653,15 @@ class Learner:
         known = np.array([r.head.noise.variance for r in self.library.regimes])
         reference = np.exp(np.log(known).mean(axis=0))
         noise = self.live.noise
+        tried = self._recalled and self._since_event < self.config.watch
+        if tried:  # it is to be as it was
+            reference = np.maximum(reference, known[self.identity])
         if (noise.variance / reference).max() <= self.config.soft_ratio:
             return
         self._since_soft = 0
+        if tried:  # the recall was wrong: nothing of that regime is to be learned on from
+            self._temper(min(self.age, len(self._recent)), self.surprise.fast)
+            return
         before = self.regime
         self._doubt()
         self._widen(0.15)
