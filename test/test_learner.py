@@ -382,6 +382,31 @@ def test_a_shift_that_goes_unnoticed_does_not_cost_the_memory_of_a_regime(
     assert 'new_regime' in names
 
 
+def test_a_recall_that_proves_wrong_is_undone(tiny_prior, monkeypatch):
+    learner = live(tiny_prior, stream(LOSS, 200, 0), recall_nats_calm=np.inf, recall_nis=np.inf)
+    known = learner.library.names
+    learner.config = replace(learner.config, recall_nats_after=-np.inf)  # any regime will do
+    learner.take_events()
+    wind = stream([{'wind': {'force': [4.0, 0.0]}}], 120, 1, first=200)
+    rest = iter(wind)
+    while 'recall' not in {e.event for e in learner.take_events()}:
+        learner.observe(next(rest))
+    wrong = learner.regime
+    assert wrong in known
+    learner.config = replace(learner.config, recall_nats_after=np.inf)
+    with monkeypatch.context() as patch:  # only the noise tells
+        patch.setattr(surprise, 'FAST_LIMIT', np.inf)
+        patch.setattr(surprise, 'SLOW_LIMIT', np.inf)
+        for transition in rest:
+            learner.observe(transition)
+    event = learner.take_events()[0]
+    assert event.event == 'shift'
+    assert event.detail['left'] == wrong
+    assert learner.regime not in known
+    # What is learned of the wind starts from the task family, not from what was recalled.
+    assert min(s.stamp_ns for s in learner.tape.samples()) >= wind[0].stamp_ns
+
+
 def test_a_learner_says_that_its_device_is_not_there(tiny_prior, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     with pytest.raises(UserError, match=r'cuda:1 is not there, torch .* sees 1 GPUs; use cpu'):
