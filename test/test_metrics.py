@@ -262,6 +262,20 @@ def test_rows_judge_ours_and_say_where_a_shift_does_not_matter():
     assert weak['quad: oracle − frozen, fails in B 0.05']['ok'] is False
 
 
+def test_second_visits_are_judged_by_first_ones_and_beside_what_chance_makes():
+    f = judged(score=scores((0.0, 20), (0.8, 80), (0.0, 40), (0.8, 160), (0.0, 30), (0.8, 30)))
+    calm, first, second = f.phases[0].t90, f.phases[1].t90, 60  # not within the last phase
+    assert [p.visit for p in f.phases if p.regime == 'B'] == [1, 2]
+    assert 0 < calm < first
+    assert f.phases[3].t90 is None
+    rows, name = rows_of(f), 'steps to 90 % of the oracle, {}'
+    judged_row = rows[name.format('second visit / first, 1 regimes')]
+    assert judged_row['value'] == pytest.approx(second / first)
+    assert judged_row['ok'] is False
+    chance = rows[name.format('phases without a shift / first visits')]
+    assert chance['value'] == pytest.approx(calm / first)
+
+
 def test_off_policy_rows_are_of_the_worst_output():
     ours = run(off_policy=[[0.1, 0.2], [0.1, 0.4], [0.1, 0.2], [0.1, 0.2]])
     frozen = run('frozen', 0.2, off_policy=[[0.1, 0.2], [0.5, 0.8], [0.1, 0.2], [0.5, 0.8]])

@@ -134,6 +134,11 @@ def _recovery_rows(pooled: list[Figures]) -> list[dict[str, Any]]:
         ratio = float(second / first) if first else math.nan
         name = f'steps to 90 % of the oracle, second visit / first, {len(pairs)} regimes'
         rows.append(row(name, ratio, '', 'lower', 0.5, 0.2))
+        # Scores scatter: a robot that has nothing to learn takes steps, too.
+        calm = [steps_to_90(p) for f in pooled for p in f.phases if not p.shift]
+        ratio = _mean(calm) / (first / len(pairs)) if first else math.nan
+        name = 'steps to 90 % of the oracle, phases without a shift / first visits'
+        rows.append(row(name, ratio, '', 'lower', None))
     return rows
 
 
