@@ -263,7 +263,7 @@ def test_rows_judge_ours_and_say_where_a_shift_does_not_matter():
 
 
 def test_second_visits_are_judged_by_first_ones_and_beside_what_chance_makes():
-    f = judged(score=scores((0.0, 20), (0.8, 80), (0.0, 40), (0.8, 160), (0.0, 30), (0.8, 30)))
+    f = judged(score=scores((0.0, 10), (0.8, 90), (0.0, 20), (0.8, 180), (0.0, 30), (0.8, 30)))
     calm, first, second = f.phases[0].t90, f.phases[1].t90, 60  # not within the last phase
     assert [p.visit for p in f.phases if p.regime == 'B'] == [1, 2]
     assert 0 < calm < first
