@@ -60,8 +60,9 @@ def merge_trunks(first: Learner, second: Learner, origin: Prior | None) -> list[
     parts += [normalised(old[0], Steps.of(s)) for m in memories for s in m.values() if s]
     inputs = np.concatenate(parts)
     trunk = rewhiten(old[0], replace(old[0], **weights), inputs)
-    by = Transport.between(old[0], trunk, inputs, np.ones(len(inputs)))
-    prior = carry_prior(first.prior, trunk, precision, by)
+    base = origin or first.prior  # what was carried over before has lost a little each time
+    by = Transport.between(base.dynamics.trunk, trunk, inputs, np.ones(len(inputs)))
+    prior = carry_prior(base, trunk, precision, by)
     moved = []
     for learner, before, memory in zip(learners, old, memories, strict=True):
         fresh = Learner(prior, learner.config, learner.seed, str(learner.device))
