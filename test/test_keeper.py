@@ -567,6 +567,23 @@ def test_trunks_that_learned_on_are_merged_by_their_precision(known):
         assert_near(regime.tape.run(merged.dynamics, merged.family), regime.head)
 
 
+def test_the_nominal_plant_of_merged_trunks_is_that_of_their_origin():
+    """Not what one of the two made of it."""
+    prior, pair = tiny_prior(), []
+    for seed in (1, 2):
+        moved = moved_on(prior, seed, 0.02, 4.0)
+        dynamics = replace(moved.dynamics, nominal=1.2 * moved.dynamics.nominal)
+        pair.append(learned_on(replace(moved, dynamics=dynamics), seed))
+    merged = merge_states(*pair, prior).learner
+    home = [s for learner in pair for s in learner.library.regimes[0].reservoir.samples]
+
+    def error(learner: Learner) -> float:
+        return score(learner.dynamics, learner.nominal, home, prior.noise).error
+
+    assert error(merged) < 1.05 * error(Learner(prior))
+    assert error(merged) < 0.8 * min(map(error, pair))
+
+
 def test_trunks_that_grew_apart_are_not_merged():
     prior = tiny_prior()
     # What tapes still hold is refit on any trunk; what is folded has to be carried over.
