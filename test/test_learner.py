@@ -11,6 +11,7 @@ from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.learner import GUARD_APART, Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
+from lifelong_bayes_ros.learning.window import Recent, Step
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, stream
 
@@ -256,6 +257,17 @@ def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
             assert weight >= config.guard_weight or apart @ apart < GUARD_APART * len(prior.noise)
     assert 'nominal' in modes
     assert 'learned' in modes
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_race_gives_the_learned_model_its_weight_in_the_best_mixture(seed):
+    rng, recent = np.random.default_rng(seed), Recent(12)
+    truth, learned, nominal = rng.standard_normal((3, 12, 4))
+    for y, p, q in zip(truth, learned, nominal, strict=True):
+        recent.append(Step(None, None, None, 0.0, 0.0, {}, y - p, y - q))
+    y, p, q = (a[-9:].ravel() for a in (truth, learned, nominal))
+    best = np.linalg.lstsq((p - q)[:, None], y - q, rcond=None)[0][0]
+    assert recent.race(9).weight == pytest.approx(best)
 
 
 def test_an_episode_ends_with_a_consolidation_that_keeps_the_present_regime(tiny_prior):
