@@ -442,7 +442,7 @@ class Learner:
         seen = sparse.update(step.design.numpy(), step.target)
         step.sparse = seen.evidence
         if not self.dense:
-            step.acted = seen.residual / self._sensors
+            step.learned = seen.residual / self._sensors
         return seen
 
     def _choose(self) -> None:
@@ -585,7 +585,7 @@ class Learner:
         for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
-            step.acted = prediction.residual / self._sensors
+            step.learned = prediction.residual / self._sensors
             self._condition(step.design, prediction)
             self._remember(step.sample)
         seen = {id(s.sample) for s in since}  # not by time, which a simulator begins anew
@@ -653,14 +653,17 @@ class Learner:
         known = np.array([r.head.noise.variance for r in self.library.regimes])
         reference = np.exp(np.log(known).mean(axis=0))
         noise = self.live.noise
-        tried = self._recalled and self._since_event < self.config.watch
-        if tried:  # it is to be as it was
+        # For a while a recalled regime is on trial: it is to be as it was.
+        tried = self._recalled and self.identity is not None
+        tried = tried and self._since_event < self.config.watch
+        if tried:
             reference = np.maximum(reference, known[self.identity])
         if (noise.variance / reference).max() <= self.config.soft_ratio:
             return
         self._since_soft = 0
-        if tried:  # the recall was wrong: nothing of that regime is to be learned on from
-            self._temper(min(self.age, len(self._recent)), self.surprise.fast)
+        if tried:  # the recall was wrong
+            steps, self.age = min(self.age, len(self._recent)), 0  # too young to be committed
+            self._temper(steps, self.surprise.fast)
             return
         before = self.regime
         self._doubt()

@@ -22,7 +22,7 @@ class Step:
     live: float  # log evidence of the live head
     sparse: float  # and of the hypotheses
     stored: dict[str, tuple[float, float]]  # log evidence and NIS of every stored regime
-    acted: np.ndarray  # errors of the learned and of the nominal model, in sd of the sensors [ds]
+    learned: np.ndarray  # errors of the learned and the nominal model, in sd of the sensors [ds]
     nominal: np.ndarray
 
 
@@ -76,7 +76,7 @@ class Recent:
     def race(self, steps: int) -> Race:
         """How the learned and the nominal model did over the last steps."""
         window = self.last(steps)
-        learned = np.stack([s.acted for s in window])
+        learned = np.stack([s.learned for s in window])
         nominal = np.stack([s.nominal for s in window])
         return Race(*(float(np.sum(e**2)) for e in (learned, nominal, learned - nominal)))
 
