@@ -107,6 +107,42 @@ def test_a_k_prior_with_all_inputs_in_memory_is_the_past(kind: str) -> None:
         )
 
 
+class Wider(torch.nn.Module):
+    """A network with more features beside those that it had."""
+
+    def __init__(self, kept: torch.nn.Module, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.kept, self.added = kept, linear(inputs, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.kept(x) + self.added(x.square())
+
+
+@pytest.mark.parametrize('kind', ['gaussian', 'bernoulli', 'categorical'])
+def test_a_k_prior_goes_over_to_a_larger_model_class(kind: str) -> None:
+    """What it says of the weights that there were is what the past says of them."""
+    likelihood = KINDS[kind]()
+    network, old = linear(3, likelihood.outputs), examples(likelihood, 30, 1)
+    minimise(network, Loss(old) + Quadratic.isotropic(DELTA, zeros(network)))
+    star, soft = flat(network).detach().clone(), old.softened(network)
+    wider = Wider(network, 3, likelihood.outputs)
+    names = [
+        [n for n, _ in wider.named_parameters() if n.startswith(w)] for w in ('kept', 'added')
+    ]
+    k_prior = Loss(soft) + Quadratic.isotropic(DELTA, star, names[0])
+    k_prior += Quadratic.isotropic(DELTA, zeros(wider.added), names[1])
+    exact = Loss(old) + Quadratic.isotropic(DELTA, zeros(wider))
+    weights = np.random.default_rng(3).normal(size=len(flat(wider)))
+    load(wider, torch.tensor(weights))
+    ours, past = gradient(wider, k_prior), gradient(wider, exact)
+    torch.testing.assert_close(ours[: len(star)], past[: len(star)], rtol=1e-5, atol=1e-6)
+    # A term that names weights is about no others.
+    regulariser = Quadratic.isotropic(DELTA, zeros(wider.added), names[1])
+    slope = gradient(wider, regulariser + 0.0 * Loss(old))
+    torch.testing.assert_close(slope[: len(star)], 0 * star)
+    torch.testing.assert_close(slope[len(star) :], DELTA * flat(wider.added).detach())
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_what_soft_labels_leave_out_is_corrected_exactly(kind: str) -> None:
     likelihood = KINDS[kind]()
