@@ -23,7 +23,8 @@ VARIANCE = 10.0  # of a prediction, in units of y: they are guesses
 NOISE = 1.0  # standard deviation, in units of y
 # The family is everything: life starts in the middle of it, and a walk through it would forget
 # in seconds what it takes minutes to learn.
-SCRATCH = LearnerConfig(confidence_home=1.0, random_walk=1e-6)
+# Whoever knows nothing has no nominal plant to fall back on.
+SCRATCH = LearnerConfig(confidence_home=1.0, random_walk=1e-6, guard_weight=0.0)
 
 
 def broad_prior(spec: RobotSpec, config: PretrainConfig | None = None, seed: int = 0) -> Prior:
