@@ -102,13 +102,14 @@ def test_nothing_that_is_held_out_is_learned_from(saved):
 # ---------------------------------------------------------------------- the command
 def test_a_trunk_learns_offline_and_predicts_better(state, capsys):
     before = load_state(state)
+    known = before.library.names
     before.consolidate()
     run('consolidate', state, '--trunk', '--json')
     report = printed(capsys)
     learner = load_state(state)
     assert report['accepted'] and not report['reason']
     assert report['trunk']['what'] == 'trunk' and report['trunk']['nats_per_step'] > 0
-    assert report['regimes'] == learner.library.names == before.library.names
+    assert report['regimes'] == learner.library.names == known
     assert fingerprint(learner.prior) != fingerprint(before.prior)
     assert clean_error(learner, DRAG) < clean_error(before, DRAG)
     background = learner.background
