@@ -22,7 +22,6 @@ from lifelong_bayes_ros.learning.codec import decode_belief, encode_belief
 from lifelong_bayes_ros.learning.forgetting import forget
 from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.merging import merge_states
-from lifelong_bayes_ros.learning.outcomes import Outcomes
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.memory.labels import label_sensitivity
@@ -261,9 +260,7 @@ def test_a_forgotten_episode_was_never_seen(prior):
 
 def test_merged_states_know_the_numbers_of_both_and_only_of_one_scale(prior):
     one, two = (learner(prior, labelled(80, seed, first=100 * seed)) for seed in (16, 17))
-    expected = Outcomes(QUAD, prior.dynamics.trunk, 4000)
-    for t in labelled(80, 16) + labelled(80, 17):
-        expected.learn(t, 0)
+    expected = told(prior, labelled(80, 16) + labelled(80, 17))
     spec = robot(contact=OUTCOMES['contact'], current={**CURRENT, 'scale': 3.0})
     other = replace(prior, dynamics=replace(prior.dynamics, spec=spec))
     with pytest.raises(UserError, match=r'contact, current 2\.0 and contact, current 3\.0'):

@@ -352,9 +352,7 @@ def test_heads_follow_to_another_trunk(prior):
 
 def test_merged_states_know_the_labels_of_both(prior):
     one, two = (learner(prior, labelled(80, seed, first=100 * seed)) for seed in (16, 17))
-    expected = Outcomes(QUAD, prior.dynamics.trunk, 4000)
-    for t in labelled(80, 16) + labelled(80, 17):
-        expected.learn(t, 0)
+    expected = told(prior, labelled(80, 16) + labelled(80, 17))
     merged = merge_states(one, two)
     heads_equal(merged.learner.outcomes, expected)
     assert merged.learner.outcomes.episodes == {0, merged.offset}
