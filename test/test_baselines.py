@@ -58,7 +58,7 @@ def make(monkeypatch, shelf, tiny_prior):
             return {'A': tiny_prior, 'B': replace(tiny_prior, dynamics=other)}
 
         def offline(self, network):
-            return network(QUAD, tiny_prior, config=plants.SMALL)
+            return network(tiny_prior, config=plants.SMALL)
 
     return lambda name, seed=0: METHODS[name].make(Small(QUAD, tiny_prior, LIFE, seed))
 

@@ -18,12 +18,12 @@ from ..learning.broad import SCRATCH, broad_prior
 from ..learning.learner import Learner
 from ..learning.policy_learner import PolicyConfig, PolicyLearner
 from ..learning.policy_thread import PolicyThread
-from ..learning.pretrain import Progress
 from ..learning.report import Event
 from ..learning.settings import LearnerConfig
 from ..robot.spec import RobotSpec
 from ..robot.transitions import Transition
 from .baselines.adam import Adam
+from .baselines.cache import OfflineNetwork
 from .baselines.frozen import Frozen
 from .baselines.history import History
 from .baselines.history_training import history_network
@@ -40,7 +40,6 @@ from .priors import oracle_for
 from .schedule import Life
 
 Status = Callable[[str, float], None]  # what is going on, share done
-OfflineNetwork = Callable[[RobotSpec, Prior, Progress], Prior]
 
 
 class Agent(Protocol):
@@ -139,7 +138,7 @@ class Setting:
 
     def offline(self, network: OfflineNetwork) -> Prior:
         """A network that a baseline trains before life, from the cache where it is there."""
-        return network(self.spec, self.prior, lambda share, what: self.status(what, share))
+        return network(self.prior, lambda share, what: self.status(what, share))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class History(Baseline):
     name: ClassVar[str] = 'history'
 
     def __init__(self, network: Prior, seed: int) -> None:
-        """`network`: of `offline.history_network`, whose `w1` goes on with the history's rows."""
+        """`network`: of `history_network`, whose `w1` goes on with the history's rows."""
         self._whole = network.dynamics.trunk
         self._di = len(self._whole.mean)
         trunk = replace(self._whole, w1=self._whole.w1[: self._di])

@@ -6,43 +6,33 @@ from dataclasses import replace
 
 import torch
 
-import lifelong_bayes_ros_sim as sim
-
 from ...dynamics.model import Prior
-from ...learning.pretrain import PretrainConfig, Progress
-from ...robot.spec import RobotSpec
-from .cache import cached
+from ...learning.pretrain import Plant, PretrainConfig, Progress
+from .cache import OfflineNetwork
 from .family import PLANTS, RUN, family_runs
-from .history import HistoryNetwork
+from .history import History, HistoryNetwork
 
 BATCH = 512
 
 
-def history_network(
-    spec: RobotSpec,
-    prior: Prior,
-    progress: Progress = lambda share, what: None,
-    seed: int = 0,
-    config: PretrainConfig | None = None,
+def _make(
+    plant: Plant, prior: Prior, config: PretrainConfig, seed: int, progress: Progress
 ) -> Prior:
     """The network of `History`, trained on short runs of the family from the prior's on."""
-    config = config or PretrainConfig()
+    progress(0.0, 'simulating the task family')
+    # As many transitions as pre-training has, of more plants.
+    runs = max(config.regimes * config.per_regime // (PLANTS * RUN), 2)
+    inputs, targets = family_runs(plant, prior.dynamics, runs, seed)
+    rows = inputs.shape[1] - len(prior.dynamics.trunk.mean)
+    net = HistoryNetwork(prior.dynamics, rows)
+    held = len(inputs) // 10  # of the first plants, which it does not train on
+    _train(net, inputs[held:], targets[held:], config, seed, progress)
+    with torch.no_grad():
+        noise = (net(inputs[:held]) - targets[:held]).square().mean(dim=0)
+    return replace(prior, dynamics=net.dynamics(), noise=noise.numpy().astype(float))
 
-    def make() -> Prior:
-        progress(0.0, 'simulating the task family')
-        plant = sim.make(spec.name, spec=spec, seed=seed)
-        # As many transitions as pre-training has, of more plants.
-        runs = max(config.regimes * config.per_regime // (PLANTS * RUN), 2)
-        inputs, targets = family_runs(plant, prior.dynamics, runs, seed)
-        rows = inputs.shape[1] - len(prior.dynamics.trunk.mean)
-        net = HistoryNetwork(prior.dynamics, rows)
-        held = len(inputs) // 10  # of the first plants, which it does not train on
-        _train(net, inputs[held:], targets[held:], config, seed, progress)
-        with torch.no_grad():
-            noise = (net(inputs[:held]) - targets[:held]).square().mean(dim=0)
-        return replace(prior, dynamics=net.dynamics(), noise=noise.numpy().astype(float))
 
-    return cached('history', prior, config, seed, make)
+history_network = OfflineNetwork(History.name, _make)
 
 
 def _train(

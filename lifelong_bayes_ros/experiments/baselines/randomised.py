@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import lifelong_bayes_ros_sim as sim
-
 from ...dynamics.model import Prior
-from ...learning.pretrain import PretrainConfig, Progress, specialist
-from ...robot.spec import RobotSpec
+from ...learning.pretrain import Plant, PretrainConfig, Progress, specialist
 from .base import Baseline
-from .cache import cached
+from .cache import OfflineNetwork
 from .family import AnyOfTheFamily
 
 
@@ -24,18 +21,12 @@ class Randomised(Baseline):
         super().__init__(network, seed)
 
 
-def randomised_network(
-    spec: RobotSpec,
-    prior: Prior,
-    progress: Progress = lambda share, what: None,
-    seed: int = 0,
-    config: PretrainConfig | None = None,
+def _train(
+    plant: Plant, prior: Prior, config: PretrainConfig, seed: int, progress: Progress
 ) -> Prior:
     """The network of an oracle, with one head, trained on the whole family at once."""
-    config = config or PretrainConfig()
+    everything = AnyOfTheFamily(plant, seed)
+    return specialist(everything, prior.dynamics.spec, config, seed, progress)
 
-    def make() -> Prior:
-        plant = AnyOfTheFamily(sim.make(spec.name, spec=spec, seed=seed), seed)
-        return specialist(plant, spec, config, seed, progress)
 
-    return cached('randomised', prior, config, seed, make)
+randomised_network = OfflineNetwork(Randomised.name, _train)
