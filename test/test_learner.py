@@ -9,11 +9,12 @@ import torch
 from lifelong_bayes_ros.dynamics.belief import predict
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import surprise
+from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.learner import GUARD_APART, Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.window import Recent, Step
 from lifelong_bayes_ros.robot.transitions import Flag
-from plants import HOME, LOSS, QUAD, stream
+from plants import HOME, LOSS, QUAD, SMALL, stream
 
 
 def live(prior, transitions=(), seed=0, **config):
@@ -257,6 +258,27 @@ def test_no_belief_is_handed_out_that_lost_to_the_nominal_model(tiny_prior):
             assert weight >= config.guard_weight or apart @ apart < GUARD_APART * len(prior.noise)
     assert 'nominal' in modes
     assert 'learned' in modes
+
+
+def test_from_scratch_the_learned_model_is_acted_on_where_the_guard_would_step_in():
+    """A robot that all of a sudden moves a fifth as far as it has learned that it does."""
+    prior = broad_prior(QUAD, SMALL)
+    steps = []
+    for far, transitions in ((20, stream(HOME, 60, 0)), (4, stream(HOME, 12, 1, 60))):
+        for t in transitions:  # further than the quadrotor, so that both models are well apart
+            dynamics, y = prior.dynamics, prior.dynamics.target(t.state, t.next_state)
+            x, u = t.state.astype(float), t.action.astype(float)
+            nominal = dynamics.design(x, u, dynamics.history()) @ dynamics.nominal_theta
+            x_next = QUAD.wrap(x + dynamics.scale * (nominal + far * (y - nominal)))
+            steps.append(replace(t, next_state=x_next.astype(np.float32)))
+    config = replace(SCRATCH, background=False)
+    scratch = live(prior, steps, **vars(config))
+    race = scratch._recent.race(config.guard_window)
+    assert 0 < race.weight < 0.5 and race.apart > GUARD_APART * len(prior.noise)
+    assert scratch.belief().mode == 'learned'
+    assert 'guard' not in {e.event for e in scratch.take_events()}
+    usual = live(prior, steps, **vars(replace(config, guard_weight=LearnerConfig().guard_weight)))
+    assert usual.belief().mode == 'nominal'
 
 
 @pytest.mark.parametrize('seed', range(5))
