@@ -406,6 +406,30 @@ def test_tapes_are_given_up_before_regimes_and_regimes_by_what_they_are_worth():
     assert all(f'{n}:' in ' '.join(less.why) for n in less.pruned)
 
 
+def test_what_was_folded_into_a_start_takes_room_once_and_is_given_up_first():
+    head, tape = Head(PRIOR, FIXED), Tape(Head(PRIOR, FIXED))
+    stream_ = linear_samples(DYNAMICS, DYNAMICS.nominal_theta, NOISE, 0)
+    for sample, _ in zip(stream_, range(40), strict=False):
+        tape = tape.bounded(head, 10).add(sample)
+        head = observe(DYNAMICS, head, sample, FIXED)
+    one = 8 * (DYNAMICS.size + DYNAMICS.size**2)
+    steps = sum(s.nbytes() for s in tape.samples())
+    assert tape.folded and tape.start is not tape.middle[1]
+    first = Regime('r1', head, Reservoir(24), tape)
+    assert first.nbytes() == 3 * one + steps  # where it starts, is folded next, and is now
+    bare = replace(first, tape=tape.cut(head))
+    assert bare.nbytes() == Regime('r1', head, Reservoir(24)).nbytes() == one
+    other = Regime('r2', observe(DYNAMICS, head, next(stream_)), Reservoir(24), tape)
+    lib = library(first, other)
+    assert lib.nbytes() == one + 2 * one + 2 * one + 2 * steps  # nominal, heads, both folds
+    joined = Tape(Head(PRIOR, FIXED)).add(Join(tape))
+    assert replace(bare, tape=joined).nbytes() == 3 * one + steps
+    rng, budget = np.random.default_rng(0), Budget(12, 3 * one)
+    result = consolidate(DYNAMICS, lib, PRIOR, NOISE, budget, rng)
+    assert sorted(result.folded) == ['r1', 'r2'] and not result.pruned
+    assert result.library.nbytes() == 3 * one
+
+
 def test_a_consolidation_under_way_changes_nothing_and_yields_to_learning():
     lib = library(regime('r1', 1, 200), regime('r2', 4, 200, plant=1), regime('r3', 3, 60))
     rng = np.random.default_rng(0)

@@ -279,9 +279,12 @@ def _shrink(
     limit = budget.nbytes
 
     def over() -> bool:
-        return limit is not None and sum(r.nbytes() for r in regimes) > limit
+        return limit is not None and Library(regimes).nbytes() > limit
 
-    while over() and (longest := max(regimes, key=lambda r: r.tape.nbytes())).tape.nbytes():
+    def spare(regime: Regime) -> int:
+        return regime.nbytes() - replace(regime, tape=None).nbytes()
+
+    while over() and spare(longest := max(regimes, key=spare)):
         at = regimes.index(longest)
         regimes[at] = replace(longest, tape=longest.tape.cut(longest.head))
         result.folded.append(longest.name)

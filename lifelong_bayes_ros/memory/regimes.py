@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from ..dynamics.head import Head
 from ..errors import UserError
 from .reservoir import Reservoir
-from .tape import Tape
+from .tape import Tape, posterior_bytes
 
 NOMINAL = 'nominal'
 NEW = 'new'
@@ -33,10 +33,7 @@ class Regime:
 
     def nbytes(self) -> int:
         """Memory that it takes."""
-        posterior = self.head.posterior
-        floats = posterior.mean.numel() + posterior.covariance.numel()
-        samples = sum(s.nbytes() for s in self.reservoir.samples)
-        return 8 * floats + samples + self.tape.nbytes()
+        return Library([self]).nbytes()
 
 
 @dataclass
@@ -102,8 +99,11 @@ class Library:
         return self.names.index(name)
 
     def nbytes(self) -> int:
-        """Memory that all regimes take."""
-        return sum(r.nbytes() for r in self.regimes)
+        """Memory that all regimes take; a posterior that several hold counts once."""
+        held = (p for r in self.regimes for p in (r.head.posterior, *r.tape.posteriors()))
+        samples = (s for r in self.regimes for s in r.reservoir.samples)
+        tapes = sum(r.tape.nbytes() for r in self.regimes)
+        return posterior_bytes(held) + sum(s.nbytes() for s in samples) + tapes
 
 
 @dataclass

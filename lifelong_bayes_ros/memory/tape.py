@@ -13,7 +13,7 @@ of its `limit`; what is older is folded into the head that it starts from, for g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -184,10 +184,22 @@ class Tape:
             step()
         return head
 
+    def posteriors(self) -> Iterator[Gaussian]:
+        """Those that it keeps: at its folds, and at those of tapes that were joined.
+
+        A start that nothing was folded into is a prior's, which is there anyway.
+        """
+        if self.folded:
+            yield self.start.posterior
+        if self.middle is not None:
+            yield self.middle[1].posterior
+        for operation in self:
+            if isinstance(operation, Join):
+                yield from operation.other.posteriors()
+
     def nbytes(self) -> int:
-        """Memory that it takes, without a start that is the prior's or the head's own."""
-        size = sum(operation_bytes(o) for o in self)
-        return size + (_bytes(self.middle[1].posterior) if self.middle else 0)
+        """Memory that its operations take, without `posteriors`."""
+        return sum(operation_bytes(o) for o in self)
 
 
 def condition(dynamics: Dynamics, head: Head, sample: Sample, in_place: bool = False) -> Head:
@@ -228,5 +240,7 @@ def operation_bytes(operation: Operation) -> int:
     return 8
 
 
-def _bytes(posterior: Gaussian) -> int:
-    return 8 * (posterior.mean.numel() + posterior.covariance.numel())
+def posterior_bytes(posteriors: Iterable[Gaussian]) -> int:
+    """Memory that posteriors take; one that comes again counts once."""
+    held = {id(p): p for p in posteriors}.values()
+    return sum(8 * (p.mean.numel() + p.covariance.numel()) for p in held)
