@@ -229,6 +229,33 @@ def test_episodes_after_a_restart_get_numbers_of_their_own(state):
     assert max(learner.tape.episodes) == 6
 
 
+def test_the_number_of_a_forgotten_episode_is_not_given_again(state, tmp_path, capsys):
+    run('forget', state, '--episode', 5)
+    shutil.copytree(state, tmp_path / 'older')
+    assert max(known_episodes(load_state(state))) == 4
+    save_state(load_state(state), state)
+    learner = load_state(state)
+    for transition in stream(LOSS, 10, 8, 500):
+        learner.observe(transition)
+    assert max(known_episodes(learner)) == 6
+    save_state(learner, state)
+    assert load_state(state).first_episode == 7
+    # Nor by a merge, to either robot.
+    save_state(lived(1), tmp_path / 'other')
+    run('forget', tmp_path / 'other', '--episode', 5)
+    run('merge', tmp_path / 'older', tmp_path / 'other', '--out', tmp_path / 'both')
+    assert 'numbered from 6 on' in capsys.readouterr().out
+    assert load_state(tmp_path / 'both').first_episode == 12
+
+
+def test_a_state_that_does_not_tell_the_numbers_of_its_episodes_is_read(state):
+    path = state / store.STATE
+    arrays, meta = unpack('learner', path.read_bytes(), '')
+    del meta['first_episode']
+    path.write_bytes(pack('learner', arrays, meta))
+    assert load_state(state).first_episode == 6
+
+
 # ---------------------------------------------------------------------- sensitivity
 @settings(max_examples=8)
 @given(st.integers(0, 1000), st.integers(5, 80))

@@ -102,6 +102,11 @@ def known_episodes(learner: Learner) -> set[int]:
     return found
 
 
+def next_episode(learner: Learner) -> int:
+    """The first number that no episode ever had: not one that was forgotten, either."""
+    return max(learner.first_episode, max(known_episodes(learner), default=-1) + 1)
+
+
 def _check(learner: Learner, episode: int) -> None:
     known = known_episodes(learner)
     if episode not in known:

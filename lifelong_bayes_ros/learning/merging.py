@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..memory.consolidation import Consolidation
 from ..memory.regimes import NOMINAL, Library, Regime
 from .codec import fingerprint
-from .forgetting import known_episodes
+from .forgetting import next_episode
 from .learner import Learner
 from .trunks import merge_trunks, same_origin
 
@@ -44,7 +44,7 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
     """
     _check(first, second)
     outcomes = first.outcomes, second.outcomes
-    offset = max(known_episodes(first), default=-1) + 1
+    offset, more = next_episode(first), next_episode(second)
     left_out = []
     for which, learner in (('first', first), ('second', second)):
         if not _store_live(learner) and learner.age:
@@ -93,7 +93,7 @@ def merge_states(first: Learner, second: Learner, origin: Prior | None = None) -
             'trunk its heads do not add up with those of the first'
         )
     outcome = merged.consolidate()
-    merged.first_episode = max(known_episodes(merged), default=-1) + 1
+    merged.first_episode = offset + more
     return Merged(merged, outcome, renamed, offset, left_out)
 
 

@@ -27,7 +27,7 @@ from ..memory.tape import Tape
 from ..paths import cache_dir
 from .background_state import BackgroundSnapshot, load_background
 from .codec import decode_prior, encode_prior, fingerprint, pack, unpack
-from .forgetting import known_episodes
+from .forgetting import next_episode
 from .learner import MODELS, Learner
 from .pieces import digest, head_arrays, head_from, sample_arrays, samples_from
 from .settings import LearnerConfig
@@ -134,6 +134,7 @@ class Snapshot:
             'learned': learner.learned,
             'stamp_ns': learner.stamp_ns,
             'taught': sorted(learner.taught),
+            'first_episode': learner.first_episode,
             'identity': learner.identity,
             'names': library.names,
             'named': library.named,
@@ -372,6 +373,8 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     if meta.get('outcomes'):
         part = {n.removeprefix(OUTCOMES): a for n, a in arrays.items() if n.startswith(OUTCOMES)}
         learner.outcomes.restore(part, meta['outcomes'])
+    learner.first_episode = meta.get('first_episode', 0)  # older states do not tell this, either
+    learner.first_episode = next_episode(learner)
     learner.rng.bit_generator.state = meta['rng']
     if learner.background is not None and meta.get('background'):
         part = {
@@ -477,4 +480,3 @@ def _load_tapes(
     regimes = learner.library.regimes
     learner.tape = tape('live', learner.live)
     learner.library.regimes = [replace(r, tape=tape(r.name, r.head)) for r in regimes]
-    learner.first_episode = max(known_episodes(learner), default=-1) + 1
