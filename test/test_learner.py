@@ -12,6 +12,7 @@ from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.broad import SCRATCH, broad_prior
 from lifelong_bayes_ros.learning.learner import GUARD_APART, Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
+from lifelong_bayes_ros.learning.store import load_state, save_state
 from lifelong_bayes_ros.learning.window import Recent, Step
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import HOME, LOSS, QUAD, SMALL, stream
@@ -414,6 +415,34 @@ def test_a_shift_that_goes_unnoticed_does_not_cost_the_memory_of_a_regime(
     names = [e.event for e in learner.take_events()]
     assert ('soft_shift' in names) == (way == 'weakly')
     assert 'new_regime' in names
+
+
+@pytest.mark.parametrize('steps', [0, 2])
+def test_a_regime_that_is_stored_after_a_resume_has_a_memory(
+    tiny_prior, monkeypatch, tmp_path, steps
+):
+    """At once, by a consolidation, or when a shift follows."""
+    settings = {'background': False, 'recall_nats_calm': np.inf, 'soft_ratio': np.inf}
+    learner = live(tiny_prior, stream(LOSS, 200, 0), **settings)
+    learner.consolidate()
+    lost = learner.regime
+    with monkeypatch.context() as patch:  # another shift goes unnoticed
+        patch.setattr(surprise, 'FAST_LIMIT', np.inf)
+        patch.setattr(surprise, 'SLOW_LIMIT', np.inf)
+        for transition in stream(HOME, 150, 2, 200):
+            learner.observe(transition)
+    save_state(learner, tmp_path)
+    resumed = load_state(tmp_path)
+    storm = [{'wind': {'force': [20.0, 0.0]}}]
+    for transition in stream(HOME, steps, 3, 350) + stream(storm, steps, 4, 350 + steps):
+        resumed.observe(transition)
+    if not steps:
+        resumed.consolidate()
+    event = resumed.take_events()[0]
+    assert (event.event, event.detail['left']) == ('new_regime', lost)
+    stored = resumed.library.regimes[-1].reservoir.samples
+    assert len(stored) > learner.config.store_age
+    assert {s.key for s in stored} <= {s.key for s in learner.tape.samples()[-60:]}
 
 
 def test_a_recall_that_proves_wrong_is_undone(tiny_prior, monkeypatch):

@@ -630,9 +630,10 @@ class Learner:
         if fitting is not versions[0]:
             regime.reservoir.samples, regime.reservoir.seen = known, seen
         if fitting is None or (stays and fitting is not versions[0]):
-            reservoir = Reservoir(self.config.reservoir)
-            for step in self._recent:
-                reservoir.add(step.sample, self.rng)
+            reservoir, recent = Reservoir(self.config.reservoir), [s.sample for s in self._recent]
+            # Steps of before a resume are on the tape alone.
+            for sample in max(recent, tape.samples()[-self.config.watch :], key=len):
+                reservoir.add(sample, self.rng)
             self.identity = self.library.store(head, reservoir, tape)
             self._certain.clear()
             self._event('new_regime', regime=self.regime, left=regime.name)
