@@ -14,6 +14,7 @@ import torch
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError
 from lifelong_bayes_ros.learning import store
+from lifelong_bayes_ros.learning.candidate import prepare
 from lifelong_bayes_ros.learning.codec import fingerprint, pack, unpack
 from lifelong_bayes_ros.learning.forgetting import forget
 from lifelong_bayes_ros.learning.learner import Learner
@@ -165,6 +166,19 @@ def test_a_learner_whose_trunk_is_rolled_back_is_as_it_was(saved, monkeypatch):
     before = learner.digest(), learner.background.next, learner.background.pause
     assert learner.teach_trunk().candidate is None
     assert (learner.digest(), learner.background.next, learner.background.pause) == before
+
+
+def test_a_trunk_is_not_adopted_for_what_heads_that_are_fitted_anew_gain(saved):
+    learner = load_state(saved)
+    running = job_of_now(learner, 1, print)
+    evidence, walk = np.array(running.evidence), learner.background._walk(running)
+    for refined in (running.job.still(), running.job.learn(learner.device)):
+        made = prepare(running.job, refined, running.held_out, evidence, walk)
+        assert not made.reason and made.gain > 0.5  # although one step teaches the trunk nothing
+    outcome = learner.teach_trunk(1)
+    assert outcome.candidate is None and 'nats on held-out' in outcome.detail['reason']
+    assert abs(outcome.detail['nats_per_step']) < 0.05
+    assert learner.teach_trunk().candidate is not None
 
 
 def test_too_little_is_refused_with_its_numbers(tiny_prior, tmp_path, capsys):

@@ -28,6 +28,7 @@ from ..blr import Gaussian
 from ..dynamics.head import Head
 from ..memory.reservoir import Sample
 from .candidate import Candidate, Job, absorb, prepare
+from .refine import Refined
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -60,6 +61,7 @@ class Running:
     evidence: list[float] = field(default_factory=list)  # of the live head, for those since then
     held_out: list[Sample] = field(default_factory=list)
     progress: Callable[[float], None] = lambda share: None  # is told the share of steps done
+    fair: bool = False  # must also beat the trunk of now with a head that is fitted anew
     stop: Flag = field(default_factory=Flag)
     learned: Future | None = None
     candidate: Future | None = None
@@ -198,11 +200,17 @@ class Background:
         held_out = tuple(running.held_out[: self.judged])
         evidence = np.array(running.evidence[: self.judged])
 
+        def judged(refined: Refined, beat: np.ndarray) -> Candidate | None:
+            walk, stopped = self._walk(running), running.stop.is_set
+            return prepare(running.job, refined, held_out, beat, walk, stopped)
+
         def judge() -> Candidate | None:
-            refined, stopped = running.learned.result(), running.stop.is_set
+            refined, beat = running.learned.result(), evidence
             if refined is None:
                 return None
-            return prepare(running.job, refined, held_out, evidence, self._walk(running), stopped)
+            if running.fair and (still := judged(running.job.still(), evidence)):
+                beat = max(evidence, still.evidence, key=np.sum)
+            return judged(refined, beat)
 
         running.candidate = self._submit(judge)
 

@@ -66,6 +66,14 @@ class Job:
         progress: Callable[[float], None] = lambda share: None,
     ) -> Refined | None:
         """The trunk that the Bayesian learning rule makes of it; None if stopped before."""
+        return refine(self._lesson(), device, stopped, progress)
+
+    def still(self) -> Refined:
+        """If nothing is learned: the trunk as it is, a head fitted to the recent transitions."""
+        lesson, prior = self._lesson(), self.prior
+        return Refined(prior.dynamics.trunk, prior.trunk_precision, lesson.start, lesson.noise)
+
+    def _lesson(self) -> Lesson:
         dynamics, rows = self.prior.dynamics, Steps.of(self.recent)
         shape = dynamics.nominal.shape
         # The best head on the features as they are: what is left is for the trunk.
@@ -74,7 +82,7 @@ class Job:
         structured = np.einsum('nok,k->no', rows.columns(dynamics)[1], theta[at:])
         left = residuals(dynamics, rows, theta)
         heads = [h.posterior.mean.numpy()[:at].reshape(shape) for h in self.heads.values()]
-        lesson = Lesson(
+        return Lesson(
             prior=self.prior,
             recent=rows,
             target=rows.target(dynamics) - structured,
@@ -85,7 +93,6 @@ class Job:
             steps=self.steps,
             seed=self.seed,
         )
-        return refine(lesson, device, stopped, progress)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ class Candidate:
     live: Head  # after the held-out transitions
     heads: dict[str, Head]  # of the stored regimes
     bank: Bank
-    gain: float  # nats per held-out transition over the head that was live
+    evidence: np.ndarray  # log evidence of its live head for each held-out transition, nats
+    gain: float  # nats per held-out transition over what was to be beaten
     error: float  # worst error of a regime on its memory, after / before
     reason: str  # why not, or empty
 
@@ -116,7 +124,7 @@ def prepare(
         job: what was learned from.
         refined: what came of it.
         held_out: transitions since then.
-        evidence: log evidence of the live head of the time for each of them, nats.
+        evidence: log evidence to beat, e.g. of the live head of the time, for each of them, nats.
         walk: the random walk of a live head at a held-out transition, by its number, from 0.
         stopped: tells to give up; the answer is None then.
     """
@@ -162,13 +170,13 @@ def prepare(
             after = error(dynamics, memory, theta, prior.noise)
             worst = max(worst, after / max(before, 1e-12))
 
-    gains = []
+    found = np.empty(len(held_out))
     for index, sample in enumerate(held_out):
         if stopped():
             return None
         live = walk(live, index, family)
-        live, found = absorb(dynamics, live, sample)
-        gains.append(found - evidence[index])
+        live, found[index] = absorb(dynamics, live, sample)
+    gains = found - evidence
     bank = Bank(*dynamics.nominal.shape)
     bank.sync([family, *(h.posterior for h in heads.values())])
     total, spread = float(np.sum(gains)), float(np.std(gains) * np.sqrt(len(gains)))
@@ -180,7 +188,7 @@ def prepare(
             f'the error of a regime on its memory grew {worst:.2f} times (allowed {TOLERANCE})'
         )
     gain = total / max(len(gains), 1)
-    return Candidate(prior, family, live, heads, bank, gain, worst, reason)
+    return Candidate(prior, family, live, heads, bank, found, gain, worst, reason)
 
 
 def _variance(errors: np.ndarray, prior: Prior) -> np.ndarray:

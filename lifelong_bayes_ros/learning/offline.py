@@ -1,7 +1,9 @@
 """A job of the background on what a state holds, for a trunk that learns between two lives.
 
 The last transitions are held out, as many as pass between the start of a job on board and its end,
-with the evidence that the live head of the time gave for each before it learned from it.
+with the evidence that the live head of the time gave for each before it learned from it. A new
+trunk must beat that, and the trunk of now with a head that is fitted anew on the same transitions:
+what such a head gains by itself is no reason for another trunk.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def job_of_now(learner: Learner, steps: int | None, progress: Callable[[float], 
         steps=config.trunk_steps * config.trunk_every if steps is None else steps,
         seed=learner.seed + started,
     )
-    return Running(job, started, list(background.evidence)[-held:], held_out, progress)
+    evidence = list(background.evidence)[-held:]
+    return Running(job, started, evidence, held_out, progress, fair=True)
 
 
 def _check(background: Background, held: int) -> None:
