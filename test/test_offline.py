@@ -126,6 +126,12 @@ def test_a_trunk_learns_offline_and_predicts_better(state, capsys):
     assert np.isfinite(learner.belief().theta).all()
 
 
+@pytest.mark.parametrize('steps', [1, 2, 9, 10, 11])
+def test_a_trunk_may_take_any_number_of_steps(saved, steps):
+    outcome = load_state(saved).teach_trunk(steps)
+    assert outcome.candidate or 'nats on held-out' in outcome.detail['reason'], outcome.detail
+
+
 def test_what_a_trunk_has_learned_from_offline_cannot_be_forgotten(state):
     assert forget(load_state(state), 3).transitions > 0
     run('consolidate', state, '--trunk')

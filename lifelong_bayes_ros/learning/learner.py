@@ -720,6 +720,8 @@ class Learner:
 
     def _guard(self) -> None:
         """Act on the nominal model while the last steps speak too little for the learned one."""
+        if not self.config.guard_weight:  # there is no nominal plant, as from scratch
+            return
         race = self._recent.race(self.config.guard_window)
         least = self.config.guard_weight + (GUARD_RELEASE if self.guarded else 0.0)
         lost = self.guarded

@@ -26,6 +26,7 @@ WEIGHTS = ('w1', 'b1', 'w2', 'b2')
 BATCH = 64  # recent transitions, and as many of memory, in a step
 IMAGINED = 2000  # inputs that stand for the data of pre-training, which are gone
 LR = 1e-3
+RISE = 0.101  # share of the steps on which the rate rises; 1 / RISE must be no number of steps
 # What the old posterior counts for: it knows far more examples than a window holds, but only the
 # diagonal of their curvature, which says little once weights move. The K-prior says the rest.
 SHARE = 0.0025
@@ -133,7 +134,7 @@ def refine(
         if cuda:  # a graph reads its value there
             group['lr'] = torch.tensor(LR, dtype=torch.float64, device=device)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LR, total_steps=lesson.steps, pct_start=0.1, cycle_momentum=False
+        optimizer, LR, total_steps=lesson.steps, pct_start=RISE, cycle_momentum=False
     )
 
     def step() -> None:

@@ -50,7 +50,8 @@ class LearnerConfig:
     memory_bytes: int | None = None  # of regimes and outcomes at most; None: no limit
     journal: int = 4000  # steps of a head kept to take episodes back, the last half to all of them
     guard_window: int = 10  # steps over which the learned and the nominal model are compared
-    guard_weight: float = 0.6  # of the learned one, below which the guard goes on, see `Race`
+    # Of the learned model, below which the guard goes on, see `Race`; 0: there is no guard.
+    guard_weight: float = 0.6
     background: bool = True  # the trunk keeps learning
     trunk_every: int = 500  # transitions between two jobs
     trunk_steps: int = 2  # steps of the Bayesian learning rule per transition
