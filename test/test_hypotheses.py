@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lifelong_bayes_ros_sim as sim
 from lifelong_bayes_ros.dynamics import hypotheses as module
 from lifelong_bayes_ros.dynamics.curves import LEADS, MONOMIALS, Curves
-from lifelong_bayes_ros.dynamics.hypotheses import HypothesisFilter
+from lifelong_bayes_ros.dynamics.hypotheses import RARE, HypothesisFilter
 from lifelong_bayes_ros.dynamics.model import Dynamics, Hypotheses
 from lifelong_bayes_ros.dynamics.noise import Noise
 from lifelong_bayes_ros.learning.codec import decode_prior, encode_prior
@@ -257,6 +257,25 @@ def test_draws_have_the_moments_of_the_mixture() -> None:
     np.testing.assert_allclose(np.mean(np.square(design @ draws), axis=1), variance, rtol=0.05)
 
 
+@pytest.mark.parametrize('compiled', [True, False])
+def test_a_small_doubt_does_not_move_the_mean_but_shows_in_the_draws(compiled: bool) -> None:
+    rng = np.random.default_rng(3)
+    dynamics = random_dynamics()
+    belief = HypothesisFilter(random_hypotheses(dynamics, rng), dynamics, steady(np.ones(4)))
+    if not compiled:
+        belief._native = None
+    belief.z = rng.normal(size=belief.z.shape)
+    belief._touched = belief._touch(belief.z)
+    normal = rng.normal(size=(3, 500))
+    for doubt, moved in ((0.009, False), (0.02, True)):
+        belief.log_weight = np.log([1.0, doubt, 1e-9, 1e-9])
+        theta, draws = belief.posterior(normal)
+        assert np.any(theta != dynamics.nominal_theta) == moved
+        there = draws + (theta - dynamics.nominal_theta)[:, None]
+        shown = np.abs(there).max(axis=0) > 1e-9
+        assert shown.sum() == pytest.approx(500 * doubt / (1 + doubt), abs=1)
+
+
 def learned(shifts: list[dict], steps: int = 80) -> Learner:
     learner = Learner(tiny_prior(), seed=3)
     for transition in stream(HOME, 30, seed=5) + stream(shifts, steps, seed=6, first=30):
@@ -291,6 +310,43 @@ def test_back_home_it_is_the_nominal_model_again() -> None:
     assert name == 'nothing' and chance > 0.99  # as at the start of life
     np.testing.assert_allclose(
         learner.belief().theta, learner.dynamics.nominal_theta, atol=2e-3, rtol=0
+    )
+
+
+def test_the_right_hypothesis_is_found_again_after_it_was_given_up() -> None:
+    """As when steps from before a shift are taken for some that came after it."""
+    learner = learned(LOSS, steps=10)
+    sparse, config = learner.sparse, learner.config
+    assert sparse is not None and sparse.likeliest[0] == 'actuator gain left'
+    sparse.restart(sparse.noise, RARE)
+    kept = ~sparse.hypotheses.changed[:, 0]
+    sparse.alive, sparse.z = sparse.alive[kept], sparse.z[kept]
+    sparse.covariance, sparse.log_weight = sparse.covariance[kept], sparse.log_weight[kept]
+    sparse._select()
+    found = []
+    for transition in stream(LOSS, config.watch + config.purge, seed=10, first=40):
+        learner.observe(transition)
+        found.append(sparse.likeliest[0] == 'actuator gain left')
+    assert not found[0] and found[-1]
+    assert sparse.changed['actuator gain left'] > 0.95
+
+
+def test_a_recalled_regime_comes_with_its_noise() -> None:
+    learner = learned(LOSS, steps=60)
+    for transition in stream(LOSS, 60, seed=10, first=90):
+        learner.observe(transition)
+    assert learner.sparse is not None
+    learner.sparse.noise = replace(learner.sparse.noise, beta=25 * learner.sparse.noise.beta)
+    learner.take_events()
+    for transition in stream(HOME, 20, seed=12, first=150):
+        learner.observe(transition)
+        if [e.detail['regime'] for e in learner.take_events() if e.event == 'recall'] == [
+            'nominal'
+        ]:
+            break
+    assert learner.regime == 'nominal'
+    np.testing.assert_allclose(
+        learner.sparse.noise.variance, learner.nominal.noise.variance, rtol=0.5
     )
 
 

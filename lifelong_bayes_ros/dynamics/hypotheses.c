@@ -317,8 +317,8 @@ static void add_columns(int r, int size, const int32_t *used, const float *colum
  *
  * Given: `weights` [count], z, its covariance and c(z); the columns of every hypothesis that are
  * not empty, one after another, [..][size], and their numbers `used` [count][rank], or -1; standard
- * normal numbers [latents][draws]; a weight that is `negligible`. Hypotheses are drawn
- * systematically. Out: mean [size], and draws less that mean, [size][draws]. */
+ * normal numbers [latents][draws]; up to which weight one is `negligible` for the mean. Hypotheses
+ * are drawn systematically. Out: mean [size], and draws less that mean, [size][draws]. */
 void hypotheses_draw(const family *f, int32_t size, int32_t draws, double negligible,
                      const double *weights, const double *z, const double *covariance,
                      const double *c, const int32_t *used, const float *columns,
@@ -327,9 +327,6 @@ void hypotheses_draw(const family *f, int32_t size, int32_t draws, double neglig
     int r = f->rank, k = f->latents, chosen = 0, drawn = -1;
     double chol[k][k], at[k], coefficients[r], slope[k * r], edge = weights[0];
     float sum[size];
-    uint8_t matters[f->count];
-    for (int s = 0; s < f->count; s++)
-        matters[s] = weights[s] > negligible;
     for (int e = 0; e < draws; e++) {
         while (edge < (e + 0.5) / draws && chosen + 1 < f->count)
             edge += weights[++chosen];
@@ -342,7 +339,6 @@ void hypotheses_draw(const family *f, int32_t size, int32_t draws, double neglig
                 chol[i][j] = i == j ? sqrt(left) : left / chol[j][j];
             }
         drawn = chosen;
-        matters[chosen] = 1;
         for (int i = 0; i < k; i++) {
             at[i] = z[chosen * k + i];
             for (int j = 0; j <= i; j++)
@@ -356,7 +352,7 @@ void hypotheses_draw(const family *f, int32_t size, int32_t draws, double neglig
     }
     memset(sum, 0, sizeof(sum));
     for (int s = 0; s < f->count; s++)
-        if (matters[s])
+        if (weights[s] > negligible)
             add_columns(r, size, used + s * r, columns, weights[s], c + s * r, sum);
     for (int j = 0; j < size; j++) {
         mean[j] = sum[j];

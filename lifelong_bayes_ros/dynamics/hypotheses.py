@@ -28,7 +28,7 @@ RARE = 0.1  # prior odds that one more thing has changed, at an event
 SETTLED = 1e-3  # and at the start of a life
 WALK = 3e-5  # covariance of z moved towards the prior per transition
 WORTH = 0.05  # nats per step and thing: what is explained beyond that tells for a change
-NEGLIGIBLE = 1e-6  # probability below which a hypothesis does not show in the mean
+NEGLIGIBLE = 1e-2  # of the likeliest's probability, below which one does not show in the mean
 NEAR = 0.3  # move of z, in prior deviations, beyond which the curve is looked at anew
 ROUNDS = 8  # such looks, at most
 ARRIVED = 1e-3  # move beyond which memory is fitted once more
@@ -144,16 +144,20 @@ class HypothesisFilter:
     def posterior(self, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior mean of θ [n], and draws as deviations from it [n, E].
 
+        Small weights show in the draws only: a small doubt does not move the mean.
+
         Args:
             noise: standard normal numbers [k, E]. Hypotheses are drawn systematically, so that
                 one set of numbers gives draws that move smoothly.
         """
+        weights = self.weights
+        negligible = NEGLIGIBLE * weights.max()
         if self._native is None:
-            shift, deviations = self._draw(noise)
+            shift, deviations = self._draw(noise, weights, negligible)
         else:
             state = (self.z, self.covariance, self._touched[0])
             columns = (self._numbers, self._rows)
-            shift, deviations = self._native.draw(self.weights, state, columns, noise, NEGLIGIBLE)
+            shift, deviations = self._native.draw(weights, state, columns, noise, negligible)
         return self.nominal + shift, deviations
 
     # ------------------------------------------------------------------ state
@@ -231,22 +235,21 @@ class HypothesisFilter:
         spread = np.diagonal(epistemic, axis1=1, axis2=2)
         return error, spread, square, log_det, left, variance
 
-    def _draw(self, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(
+        self, noise: np.ndarray, weights: np.ndarray, negligible: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`posterior` in numpy, less the reference of all hypotheses."""
-        weights, count = self.weights, noise.shape[1]
+        count = noise.shape[1]
         edges = np.cumsum(weights)
         chosen = np.searchsorted(edges, (np.arange(count) + 0.5) / count).clip(0, len(edges) - 1)
-        matter = weights > NEGLIGIBLE
-        matter[chosen] = True
         spread = np.zeros_like(self.covariance)
         spread[chosen] = np.linalg.cholesky(self.covariance[chosen])
         drawn = self.z[chosen] + (spread[chosen] @ noise.T[:, :, None])[:, :, 0]
-        # Coefficients of all that matter: the mean's in the first column, the draws' beside it.
+        # Coefficients: the mean's, of all that matter, in the first column, the draws' beside it.
         used = self._numbers >= 0
         c = np.zeros((*used.shape, 1 + count), np.float32)
-        c[:, :, 0] = weights[:, None] * self._touched[0]
+        c[:, :, 0] = (weights * (weights > negligible))[:, None] * self._touched[0]
         c[chosen, :, 1 + np.arange(count)] = self.curves.coefficients(drawn, chosen)
-        c[~matter] = 0.0
         moved = (c[used].T @ self._rows[self._numbers[used]]).astype(float)
         shift, result = moved[0], moved[1:]
         return shift, np.ascontiguousarray((result - shift).T)

@@ -153,7 +153,7 @@ class NativeFilter:
             columns: numbers of the columns of each hypothesis [s, r], int32, −1 where there is
                 none, and the columns [.., n], float32.
             normal: standard normal numbers [k, E].
-            negligible: probability below which a hypothesis does not show in the mean.
+            negligible: probability up to which a hypothesis does not show in the mean.
         """
         used, rows = columns
         size, draws = rows.shape[1], normal.shape[1]

@@ -420,6 +420,7 @@ class Learner:
         elif not self._recall_later():
             self._soften()
             self._settle()
+            self._look_again()
         self._choose()
         self._guard()
         self.outcomes.learn(transition, sample.episode)
@@ -473,6 +474,22 @@ class Learner:
         for step in steps:
             self._test_hypotheses(self.sparse, step)
         self.sparse.noise = self.sparse.noise.hold()
+
+    def _look_again(self) -> None:
+        """Weigh all hypotheses anew, on many steps after a shift at once.
+
+        The first ones came in one by one, and some of them may be from before the shift: the right
+        hypothesis may have fallen behind for good.
+        """
+        watch = self.config.watch
+        if self.sparse is None or self._recalled or self.identity == 0:
+            return
+        if self.age != watch + self.config.purge or len(self._recent) < watch:
+            return
+        self.sparse.restart(self.sparse.noise, RARE)
+        self.sparse.remember(
+            [s.design.numpy() for s in self._recent], [s.target for s in self._recent]
+        )
 
     def relearn(self, samples: Sequence[Sample]) -> None:
         """Let hypotheses and background know of these steps and of nothing else."""
@@ -551,6 +568,8 @@ class Learner:
         regime = self.library.regimes[index]
         posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
         self.live, self._owned = Head(posterior, regime.head.noise.hold()), True
+        if self.sparse is not None:  # theirs is of the regime that was left
+            self.sparse.noise = regime.head.noise
         self.tape = regime.tape.add(Widen(self.config.recall_widen), Hold())
         before = self.regime
         self.identity, self._recalled = index, True
