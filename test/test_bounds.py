@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from lifelong_bayes_ros.learning.learner import CROWDED_EVERY, Learner
+from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.settings import LearnerConfig
+from lifelong_bayes_ros.learning.upkeep import CROWDED_EVERY
 from lifelong_bayes_ros.robot.transitions import Flag
 from plants import stream
 

@@ -516,9 +516,9 @@ def test_a_merged_regime_stays_merged_when_the_robot_goes_on():
 
 
 def test_a_replay_repeats_a_consolidation_that_took_several_transitions(monkeypatch):
-    from lifelong_bayes_ros.learning import learner as module
+    from lifelong_bayes_ros.learning import upkeep
 
-    monkeypatch.setattr(module, 'SLICES', 1)
+    monkeypatch.setattr(upkeep, 'SLICES', 1)
     first, second = lived(), lived()
     events = [[(e.event, e.step) for e in x.take_events()] for x in (first, second)]
     assert events[0] == events[1]

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..blr import Gaussian, ImproperPosteriorError
+from ..blr import Gaussian
 from ..control.arrays import torch_device
 from ..dynamics.belief import Belief
 from ..dynamics.head import Head, Prediction
@@ -30,10 +29,10 @@ from ..dynamics.model import Prior
 from ..dynamics.noise import Noise
 from ..memory.bank import Bank
 from ..memory.commits import newest_fitting
-from ..memory.consolidation import Budget, Consolidation, consolidation, too_small
+from ..memory.consolidation import Consolidation, too_small
 from ..memory.regimes import NEW, NOMINAL, Library, Regime, RegimeFilter
 from ..memory.reservoir import Reservoir, Sample
-from ..memory.tape import Hold, Join, Tape, Widen, merge
+from ..memory.tape import Hold, Tape, Widen
 from ..robot.transitions import Transition
 from .admission import refusal
 from .background import WALK_EVERY, Background, Outcome
@@ -44,6 +43,7 @@ from .pieces import digest
 from .report import Event, Report
 from .settings import LearnerConfig
 from .surprise import REACH, WINDOW, Surprise
+from .upkeep import Upkeep
 from .window import Lead, Recent, Step
 
 DRAWS = 16  # posterior draws in a Belief
@@ -52,10 +52,8 @@ LIVE, HYPOTHESES = 'live head', 'hypotheses'
 MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
-CROWDED_EVERY = 50  # transitions between two looks at how much memory takes
 GUARD_APART = 3.0  # squared distance of two models, per output, below which neither wins
 GUARD_RELEASE = 0.1  # more weight that the learned model needs to be acted on again
-SLICES = 8  # of a consolidation per transition: a fixed number, so that a replay repeats it
 
 
 class Learner:
@@ -126,10 +124,7 @@ class Learner:
             self._sparse_noise = np.stack([half, -half], axis=2).reshape(latents, DRAWS)
         self._bank = Bank(*self.dynamics.nominal.shape)
         self.background = Background(self.config, wait) if self.config.background else None
-        self._job: Iterator[None] | None = None  # consolidation under way
-        self._due = False  # whether one is to begin
-        self._job_seconds = 0.0
-        self._given_up: list[str] = []  # what outcomes gave up for it
+        self.upkeep = Upkeep()
         self.outcomes = Outcomes(prior.dynamics.spec, prior.dynamics.trunk, self.config.journal)
         self.taught: frozenset[int] = frozenset()  # episodes that the trunk has learned from
         self.first_episode = 0  # number of the first episode since the learner was made
@@ -163,13 +158,7 @@ class Learner:
             self.past = np.vstack([u, past[:-1]])
             if self.learning:
                 self._learn(transition, past)
-        if self.learning and (transition.ends_episode or self._is_crowded()):
-            self._due = True
-        # One under way comes to its end, however short episodes are.
-        if self._job is None and self._due and self.learning:
-            self._begin_consolidation()
-        if self._job is not None:
-            self._consolidate(SLICES)
+        self.upkeep.step(self, transition.ends_episode)
         self.report.seconds = time.perf_counter() - started
 
     def belief(self) -> Belief:
@@ -231,8 +220,7 @@ class Learner:
 
     def consolidate(self) -> Consolidation:
         """Consolidate memory at once, as a transaction; the live head is committed first."""
-        self._begin_consolidation()
-        return self._consolidate(None)
+        return self.upkeep.at_once(self)
 
     def teach_trunk(
         self, steps: int | None = None, progress: Callable[[float], None] = lambda share: None
@@ -269,87 +257,6 @@ class Learner:
         """Logarithms of how much wider intervals are than noise [MODELS, ds]."""
         return np.stack([self.intervals[model].log_width for model in MODELS])
 
-    # ------------------------------------------------------------------ consolidation
-    def _begin_consolidation(self) -> None:
-        """Begin one, to go on with by `_consolidate`; one that is under way is given up."""
-        self._due = False
-        self._commit(self._shared(), self.tape, stays=True)
-        limit, self._given_up = self.config.memory_bytes, []
-        if limit is not None:
-            if self.outcomes.shrink(limit - self.library.nbytes()):
-                self._given_up.append('outcomes: no room to keep every label for taking it back')
-            limit -= max(self.outcomes.nbytes(), self.outcomes.least_bytes())
-        budget = Budget(self.config.capacity, limit)
-        noise = self.prior.noise
-        self._job = consolidation(self.dynamics, self.library, self.family, noise, budget)
-        self._job_seconds = 0.0
-
-    def _is_crowded(self) -> bool:
-        """Whether memory has outgrown its bounds, without an end of an episode in sight."""
-        if self.step % CROWDED_EVERY:
-            return False
-        limit = self.config.memory_bytes
-        if len(self.library.regimes) > self.config.capacity:
-            return True
-        return limit is not None and self.nbytes() > limit
-
-    def _consolidate(self, slices: int | None) -> Consolidation | None:
-        """Do so many slices, None for all; the outcome, if that was the end of it."""
-        started, job = time.perf_counter(), self._job
-        try:
-            for _ in count() if slices is None else range(slices):
-                next(job)
-        except StopIteration as end:
-            self._job = None
-            result = self._adopt_memory(end.value)
-        else:
-            result = None
-        self._job_seconds += time.perf_counter() - started
-        if result is not None:
-            self._event(
-                'consolidated' if result.accepted else 'rolled_back',
-                regimes=self.library.names,
-                merged=[list(m) for m in result.merged],
-                pruned=result.pruned,
-                folded=result.folded,
-                why=[*self._given_up, *result.why],
-                error_ratio=round(result.error_ratio, 4),
-                bytes=self.nbytes(),
-                reason=result.reason,
-                slices=result.slices,
-                seconds=round(self._job_seconds, 3),
-            )
-        return result
-
-    def _adopt_memory(self, decided: Consolidation) -> Consolidation:
-        """Go over to the library that a consolidation decided on."""
-        result = decided.adopt(self.library, self.rng)
-        if not result.accepted:
-            return result
-        current, old = self.regime, {r.name: r for r in self.library.regimes}
-        self.library = result.library
-        for kept, absorbed in result.merged:
-            self.filter.rename(absorbed, kept)
-            if current in (kept, absorbed):
-                self._join(old[absorbed if current == kept else kept])
-                current = kept
-        for name in result.pruned:
-            self.filter.rename(name, NEW)
-        names = self.library.names
-        self.identity = names.index(current) if current in names else None
-        return result
-
-    def _join(self, other: Regime) -> None:
-        """Let the live head know what a regime knows that has turned out to be the same."""
-        if self.tape.shares(other.tape):
-            return
-        try:
-            self.live = merge(self._shared(), other.head, other.tape.prior(self.family))
-        except ImproperPosteriorError:
-            return
-        self.tape = self.tape.add(Join(other.tape))
-        self.redraw()
-
     def _regime_bytes(self) -> int:
         """What a regime takes with a full reservoir."""
         dynamics, spec = self.dynamics, self.dynamics.spec
@@ -373,11 +280,11 @@ class Learner:
         design = torch.from_numpy(rows)
         target = self.dynamics.target(x, x_next)
         if self.learned % SNAPSHOT_EVERY == 0 or not self._snapshots:
-            head = self._shared()
+            head = self.shared()
             self.tape = self.tape.bounded(head, self.config.journal)
             self._snapshots.append((self.learned, head, self.tape))
         if self.age % (CERTAIN // 2) == 0 and self.identity is not None:
-            self._certain.append((self.learned, self._shared(), self.tape))
+            self._certain.append((self.learned, self.shared(), self.tape))
         self.learned += 1
         self.age += 1
         self._since_event += 1
@@ -463,33 +370,43 @@ class Learner:
         """Anything may have changed: learn from the memory of a regime, then from `steps`."""
         if self.sparse is None:
             return
-        # Memory tells which things had changed; after a shift, anything may have.
-        self.sparse.restart(self.sparse.noise.hold(), SETTLED if memory else RARE)
-        rows = [tuple(a.astype(float) for a in (s.x, s.u, s.past, s.x_next)) for s in memory]
-        self.sparse.remember(
-            [self.dynamics.design(x, u, past) for x, u, past, _ in rows],
-            [self.dynamics.target(x, x_next) for x, _, _, x_next in rows],
-        )
+        self.sparse.noise = self.sparse.noise.hold()
+        self._weigh_hypotheses(memory)
         self.dense = False
         for step in steps:
             self._test_hypotheses(self.sparse, step)
         self.sparse.noise = self.sparse.noise.hold()
 
+    def _weigh_hypotheses(self, memory: Sequence[Sample], steps: Sequence[Step] = ()) -> None:
+        """Let hypotheses begin anew, from the memory of a regime and from steps, all at once."""
+        # Memory tells which things had changed; after a shift, anything may have.
+        self.sparse.restart(self.sparse.noise, SETTLED if memory else RARE)
+        rows = [tuple(a.astype(float) for a in (s.x, s.u, s.past, s.x_next)) for s in memory]
+        designs = [self.dynamics.design(x, u, past) for x, u, past, _ in rows]
+        targets = [self.dynamics.target(x, x_next) for x, _, _, x_next in rows]
+        self.sparse.remember(
+            designs + [s.design.numpy() for s in steps], targets + [s.target for s in steps]
+        )
+
     def _look_again(self) -> None:
-        """Weigh all hypotheses anew, on many steps after a shift at once.
+        """Weigh all hypotheses anew, on many steps after an event at once.
 
         The first ones came in one by one, and some of them may be from before the shift: the right
         hypothesis may have fallen behind for good.
         """
-        watch = self.config.watch
-        if self.sparse is None or self._recalled or self.identity == 0:
+        watch, steps = self.config.watch, list(self._recent)
+        if self.sparse is None or (self.identity == 0 and not self._recalled):  # life begins
             return
-        if self.age != watch + self.config.purge or len(self._recent) < watch:
-            return
-        self.sparse.restart(self.sparse.noise, RARE)
-        self.sparse.remember(
-            [s.design.numpy() for s in self._recent], [s.target for s in self._recent]
-        )
+        if self.age == watch + self.config.purge and len(steps) == watch:
+            self._weigh_hypotheses(self._memory(steps) if self._recalled else (), steps)
+
+    def _memory(self, steps: Sequence[Step]) -> list[Sample]:
+        """What the live regime remembers beside these steps."""
+        if self.identity is None:
+            return []
+        seen = {id(s.sample) for s in steps}  # not by time, which a simulator begins anew
+        memory = self.library.regimes[self.identity].reservoir.samples
+        return [s for s in memory if id(s) not in seen]
 
     def relearn(self, samples: Sequence[Sample]) -> None:
         """Let hypotheses and background know of these steps and of nothing else."""
@@ -575,7 +492,7 @@ class Learner:
         self.identity, self._recalled = index, True
         self.intervals |= self._fresh_intervals((LIVE, HYPOTHESES))
         self._reborn(steps)
-        self._event(
+        self.event(
             'recall', regime=regime.name, left=before, nats=round(best.nats, 2), steps=steps
         )
 
@@ -594,7 +511,7 @@ class Learner:
         self.identity, self._recalled = None, False
         self.waiting = Reservoir(self.config.reservoir)
         self._reborn(steps)
-        self._event('shift', left=before, nis=round(nis, 2), steps=steps, level=self._level)
+        self.event('shift', left=before, nis=round(nis, 2), steps=steps, level=self._level)
 
     def _reborn(self, steps: int) -> None:
         """Replay the steps since the change point on the new live head."""
@@ -607,10 +524,7 @@ class Learner:
             step.learned = prediction.residual / self._sensors
             self._condition(step.design, prediction)
             self._remember(step.sample)
-        seen = {id(s.sample) for s in since}  # not by time, which a simulator begins anew
-        regimes = [] if self.identity is None else [self.library.regimes[self.identity]]
-        memory = [s for r in regimes for s in r.reservoir.samples if id(s) not in seen]
-        self._restart_hypotheses(since, memory)
+        self._restart_hypotheses(since, self._memory(since))
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.tape = self.tape.add(Hold())
         self.surprise.reset()
@@ -624,13 +538,13 @@ class Learner:
         latest = self.learned - max(steps, self.config.purge, self.surprise.since_doubt())
         old = [kept for seen, *kept in self._snapshots if seen <= latest]
         snapshot, tape = old[-1] if old else self._snapshots[0][1:]
-        self._commit(snapshot, tape)
+        self.commit(snapshot, tape)
         if self.identity is not None:
             reservoir = self.library.regimes[self.identity].reservoir
             reservoir.drop([s.sample for s in self._recent.last(steps)])
         return snapshot
 
-    def _commit(self, head: Head, tape: Tape, stays: bool = False) -> None:
+    def commit(self, head: Head, tape: Tape, stays: bool = False) -> None:
         """Keep what a head learned, if it lived long enough to be worth it.
 
         Only as far as it still is the regime that it belongs to: else an earlier version of it is
@@ -655,7 +569,7 @@ class Learner:
                 reservoir.add(sample, self.rng)
             self.identity = self.library.store(head, reservoir, tape)
             self._certain.clear()
-            self._event('new_regime', regime=self.regime, left=regime.name)
+            self.event('new_regime', regime=self.regime, left=regime.name)
         self._note_entry()
 
     def _note_entry(self) -> None:
@@ -693,7 +607,7 @@ class Learner:
         self._restart_hypotheses(self._recent.last(WINDOW))
         self.tape = self.tape.add(Hold(lowered))
         ratio = round(float(np.max(noise.variance / reference)), 2)
-        self._event('soft_shift', left=before, ratio=ratio)
+        self.event('soft_shift', left=before, ratio=ratio)
 
     def _doubt(self) -> None:
         """Leave a regime as it was before a shift that was too weak to be noticed at once.
@@ -704,7 +618,7 @@ class Learner:
             return
         sure = [kept for seen, *kept in self._certain if seen <= self.learned - CERTAIN]
         if sure:
-            self._commit(*sure[-1])
+            self.commit(*sure[-1])
         reservoir = self.library.regimes[self.identity].reservoir
         reservoir.drop([s.sample for s in self._recent])
         self.identity, self.age = None, 0
@@ -724,16 +638,16 @@ class Learner:
                 reservoir = Reservoir(self.config.reservoir)
                 for step in self._recent.last(need):
                     reservoir.add(step.sample, self.rng)
-            self.identity = self.library.store(self._shared(), reservoir, self.tape)
+            self.identity = self.library.store(self.shared(), reservoir, self.tape)
             self.filter.rename(NEW, self.regime)
             what = {}
             if self.sparse is not None and not self.dense:
                 what['changed'] = self.sparse.likeliest[0]
-            self._event('new_regime', regime=self.regime, nats_per_step=round(lead, 2), **what)
+            self.event('new_regime', regime=self.regime, nats_per_step=round(lead, 2), **what)
         elif self.identity is None:
             self.identity = self.library.names.index(best)
             self.filter.rename(NEW, self.regime)
-            self._event(
+            self.event(
                 'recall', regime=self.regime, left=NEW, nats=round(-lead * need, 2), steps=need
             )
 
@@ -752,7 +666,7 @@ class Learner:
             lost = lost or longer.learned > 0.45 * longer.nominal
         if lost != self.guarded:
             self.guarded = lost
-            self._event('guard', on=lost)
+            self.event('guard', on=lost)
 
     # ------------------------------------------------------------------ another trunk
     def _start_from(self, prior: Prior, rng: np.random.Generator) -> None:
@@ -781,7 +695,7 @@ class Learner:
         adopted = outcome.candidate is not None
         if adopted:
             self._adopt(outcome)
-        self._event('adopted' if adopted else 'rolled_back', **outcome.detail)
+        self.event('adopted' if adopted else 'rolled_back', **outcome.detail)
         return outcome
 
     def _adopt(self, outcome: Outcome) -> None:
@@ -803,8 +717,8 @@ class Learner:
         self.live = outcome.live
         # The new trunk knows the episodes: they can no longer be taken out one by one.
         self.taught |= outcome.job.episodes
-        self.tape = Tape(self._shared(), folded=folded)
-        self._job = None  # a consolidation of heads on the old trunk
+        self.tape = Tape(self.shared(), folded=folded)
+        self.upkeep.give_up()
         self.background.evidence.clear()  # of heads on it, too: the new one has yet to be judged
         self.redraw()
         if self.sparse is not None:
@@ -821,7 +735,7 @@ class Learner:
     def _fresh_intervals(self, models: Sequence[str]) -> dict[str, Intervals]:
         return {model: Intervals.start(len(self.prior.noise)) for model in models}
 
-    def _shared(self) -> Head:
+    def shared(self) -> Head:
         """The live head for someone who keeps it: the next update is written elsewhere."""
         self._owned = False
         return self.live
@@ -846,5 +760,6 @@ class Learner:
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float64)
 
-    def _event(self, name: str, **detail: Any) -> None:
+    def event(self, name: str, **detail: Any) -> None:
+        """Tell of something that happened now."""
         self.events.append(Event(name, self.stamp_ns, self.step, detail))

@@ -153,7 +153,7 @@ def _store_live(learner: Learner) -> bool:
     if learner.age < learner.config.store_age or learner.regime == NOMINAL:
         return False
     if learner.identity is None:
-        learner.identity = learner.library.store(learner._shared(), learner.waiting, learner.tape)
+        learner.identity = learner.library.store(learner.shared(), learner.waiting, learner.tape)
     else:  # as far as it still is that regime
-        learner._commit(learner._shared(), learner.tape, stays=True)
+        learner.commit(learner.shared(), learner.tape, stays=True)
     return True
