@@ -394,10 +394,13 @@ class Learner:
         The first ones came in one by one, and some of them may be from before the shift: the right
         hypothesis may have fallen behind for good.
         """
-        watch, steps = self.config.watch, list(self._recent)
-        if self.sparse is None or (self.identity == 0 and not self._recalled):  # life begins
+        watch = self.config.watch
+        if self.sparse is None or self.age != watch + self.config.purge:
             return
-        if self.age == watch + self.config.purge and len(steps) == watch:
+        if self.identity == 0 and not self._recalled:  # life begins
+            return
+        steps = list(self._recent)
+        if len(steps) == watch:
             self._weigh_hypotheses(self._memory(steps) if self._recalled else (), steps)
 
     def _memory(self, steps: Sequence[Step]) -> list[Sample]:
