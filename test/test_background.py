@@ -409,6 +409,18 @@ def test_a_resumed_life_goes_on_like_an_uninterrupted_one(tiny_prior, tmp_path, 
         assert resumed.digest() == whole.digest(), stop
 
 
+def test_whoever_only_looks_at_a_state_does_not_pay_for_its_job(tiny_prior, tmp_path):
+    save_state(lived(tiny_prior, LIFE[:650]), tmp_path)
+    looked_at = load_state(tmp_path)
+    assert looked_at.background.running.learned is None
+    save_state(looked_at, tmp_path)
+    resumed = load_state(tmp_path)
+    assert resumed.digest() == looked_at.digest()
+    resumed.observe(LIFE[650])
+    assert resumed.background.running.learned is not None
+    resumed.background.close()
+
+
 def test_a_job_that_began_at_another_time_than_it_has_seen_is_refused(tiny_prior, tmp_path):
     learner = lived(tiny_prior, LIFE[:650])
     held_out = len(learner.background.running.held_out)

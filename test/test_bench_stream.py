@@ -49,8 +49,8 @@ def belief_of(dynamics, seed=0, **changes) -> Belief:
     rng = np.random.default_rng(seed)
     theta = dynamics.nominal_theta + 0.05 * rng.standard_normal(dynamics.size)
     factor = 0.05 * rng.standard_normal((dynamics.size, 4))
-    noise = rng.uniform(0.01, 0.1, 6)
-    return replace(Belief(0, 0, theta, factor, noise, 30.0, {}, '', 'learned'), **changes)
+    offset, noise = np.zeros(6), rng.uniform(0.01, 0.1, 6)
+    return replace(Belief(0, 0, theta, factor, offset, noise, 30.0, {}, '', 'learned'), **changes)
 
 
 # ---------------------------------------------------------------------- the data

@@ -52,3 +52,19 @@ def test_memory_keeps_to_its_bounds_whatever_the_episodes(tiny_prior, episode):
     learner.consolidate()
     assert len(learner.library.regimes) <= 3
     assert learner.library.nbytes() <= 3 * one
+
+
+@pytest.mark.parametrize('capacity', [1, 2, 3])
+def test_a_full_memory_makes_room_for_where_the_robot_is(tiny_prior, capacity):
+    learner = Learner(tiny_prior, LearnerConfig(background=False, capacity=capacity))
+    live(learner, 0)
+    learner.take_events()
+    first, stored = STEPS * len(REGIMES), 0
+    for transition in stream(gain(1.5), 4 * CROWDED_EVERY, 50, first):
+        learner.observe(transition)
+        stored += [e.event for e in learner.take_events()].count('new_regime')
+    # Not stored, given up for being seldom seen, and stored again, with nothing kept of it.
+    assert stored <= 1
+    if capacity > 1:
+        regime = learner.library.regimes[learner.identity]
+        assert regime.reservoir.seen > 3 * CROWDED_EVERY

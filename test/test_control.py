@@ -31,17 +31,19 @@ def spec_with(slew: float | None = 40.0, mode: str = 'neutral', ticks: int = 3):
 
 def some_belief(dynamics, seed: int | None = None, stamp_ns: int = 1) -> Belief:
     """Nominal, or with a seed a random posterior near it."""
-    theta, factor = dynamics.nominal_theta, np.zeros((dynamics.size, 4))
+    ds = len(dynamics.spec.state)
+    theta, factor, offset = dynamics.nominal_theta, np.zeros((dynamics.size, 4)), np.zeros(ds)
     if seed is not None:
         rng = np.random.default_rng(seed)
         theta = theta + 0.1 * rng.normal(size=dynamics.size)
         factor = 0.1 * rng.normal(size=(dynamics.size, 4))
-    ds = len(dynamics.spec.state)
+        offset = 0.1 * rng.normal(size=ds)
     return Belief(
         stamp_ns,
         1,
         theta.astype(np.float32),
         factor.astype(np.float32),
+        offset.astype(np.float32),
         np.full(ds, 0.01, np.float32),
         40.0,
         {'nominal': 1.0},
@@ -119,11 +121,13 @@ def test_interventions_are_counted_by_reason():
 
 
 # ---------------------------------------------------------------------- rollout
-def step_by_step(dynamics, theta, x, actions, past):
-    """The same plan in float64, one design at a time."""
+def step_by_step(dynamics, belief, x, actions, past, theta=None):
+    """The same plan in float64, one design at a time; `theta`: of a draw, not the mean."""
+    theta = belief.theta if theta is None else theta
     states, x, past = [], x.astype(float), [*past]
     for u in actions.astype(float):
-        x = x + dynamics.scale * (dynamics.design(x, u, np.array(past)) @ theta)
+        y = dynamics.design(x, u, np.array(past)) @ theta + belief.offset
+        x = x + dynamics.scale * y
         past = [u, *past[:-1]]
         states.append(x)
     return np.array(states)
@@ -138,8 +142,8 @@ def test_a_rollout_is_the_dynamics_step_by_step(robot, seed):
     x, _, past = random_step(dynamics, rng)
     actions = rng.uniform(spec.action_low, spec.action_high, (5, 6, len(spec.action)))
     actions = actions.astype(np.float32)
-    states = rollout.run(rollout.weights(belief.theta), x, actions, past)
-    expected = [step_by_step(dynamics, belief.theta, x, a, past) for a in actions]
+    states = rollout.run(rollout.mean(belief), x, actions, past)
+    expected = [step_by_step(dynamics, belief, x, a, past) for a in actions]
     np.testing.assert_allclose(states, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
 
 
@@ -151,7 +155,7 @@ def test_a_fan_rolls_out_every_posterior_draw(robot):
     x, _, past = random_step(dynamics, rng)
     actions = np.float32(rng.uniform(spec.action_low, spec.action_high, (5, len(spec.action))))
     fan = Rollout(dynamics).fan(belief, x, actions, past)
-    expected = [step_by_step(dynamics, d, x, actions, past) for d in belief.draws(4)]
+    expected = [step_by_step(dynamics, belief, x, actions, past, d) for d in belief.draws(4)]
     np.testing.assert_allclose(fan, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
     assert np.std(fan, axis=0).min() > 0
 
@@ -264,7 +268,7 @@ def test_a_plan_is_better_than_doing_nothing_and_stays_in_range(tiny_prior, seed
         plan = planner.plan(belief, stamp, start(seed), past)
     neutral = np.tile(QUAD.neutral.astype(np.float32), (QUAD.planner.horizon, 1))
     both = np.stack([plan.actions, neutral])
-    states = rollout.run(rollout.weights(belief.theta), start(seed), both, past)
+    states = rollout.run(rollout.mean(belief), start(seed), both, past)
     target = cost.target(stamp + PERIOD, QUAD.planner.horizon)
     ours, nothing = cost(states, both, past[0], target)
     assert ours < 0.9 * nothing

@@ -171,7 +171,7 @@ def test_a_forecast_is_the_statistics_of_many_noisy_rollouts(robot):
     plan = np.float32(rng.uniform(spec.action_low, spec.action_high, (6, len(spec.action))))
     ahead = forecast(dynamics, rollout, belief, x, plan, past)
     np.testing.assert_allclose(
-        ahead.mean, rollout.run(rollout.weights(belief.theta), x, plan[None], past)[0]
+        ahead.mean, rollout.run(rollout.mean(belief), x, plan[None], past)[0]
     )
     np.testing.assert_allclose(ahead.members, rollout.fan(belief, x, plan, past))
     np.testing.assert_allclose(ahead.epistemic, np.square(ahead.members - ahead.mean).mean(axis=0))
@@ -188,6 +188,7 @@ def test_a_forecast_is_the_statistics_of_many_noisy_rollouts(robot):
         y = (
             raw @ dynamics.trunk.whiten @ w.T
             + tangent @ dynamics.trunk.whiten @ dynamics.nominal.T
+            + belief.offset
         )
         states = states + dynamics.scale * y + noise * rng.standard_normal(states.shape)
         earlier = [u, *earlier[:-1]]

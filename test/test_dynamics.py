@@ -28,7 +28,12 @@ def nominal(dynamics, x, u):
 
 def some_belief(theta, factor, **changes):
     facts = {'stamp_ns': 1, 'version': 1, 'theta': theta, 'factor': factor, 'noise': np.ones(6)}
-    facts |= {'noise_dof': 40.0, 'regimes': {'nominal': 1.0}, 'regime': 'nominal'}
+    facts |= {
+        'offset': np.zeros(6),
+        'noise_dof': 40.0,
+        'regimes': {'nominal': 1.0},
+        'regime': 'nominal',
+    }
     return Belief(**facts | {'mode': 'learned'} | changes)
 
 
@@ -271,7 +276,9 @@ def test_means_of_several_commands_are_those_of_each(seed):
     n, ds = dynamics.size, len(dynamics.scale)
     theta = (dynamics.nominal_theta + 0.1 * rng.normal(size=n)).astype(np.float32)
     factor = rng.normal(size=(n, 4)).astype(np.float32)
-    belief = Belief(0, 0, theta, factor, np.ones(ds, np.float32), 40.0, {}, 'nominal', 'learned')
+    offset = rng.normal(size=ds).astype(np.float32)
+    noise = np.ones(ds, np.float32)
+    belief = Belief(0, 0, theta, factor, offset, noise, 40.0, {}, 'nominal', 'learned')
     x, u, past = random_step(dynamics, rng)
     commands = u + rng.normal(size=(3, len(u)))
     means = predict_means(dynamics, belief, x, commands, past)
@@ -279,7 +286,7 @@ def test_means_of_several_commands_are_those_of_each(seed):
         spread = predict(dynamics, belief, x, command, past)
         np.testing.assert_allclose(mean, spread.mean, rtol=1e-5, atol=1e-6)
         design = dynamics.design(x, command, past)
-        expected = dynamics.spec.wrap(x + dynamics.scale * (design @ theta))
+        expected = dynamics.spec.wrap(x + dynamics.scale * (design @ theta + offset))
         np.testing.assert_allclose(spread.mean, expected, rtol=1e-9, atol=1e-9)
         variance = dynamics.scale**2 * np.square(design @ factor).sum(axis=1)
         np.testing.assert_allclose(spread.epistemic, variance, rtol=1e-9)

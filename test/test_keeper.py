@@ -29,6 +29,7 @@ from lifelong_bayes_ros.learning.learner import Learner
 from lifelong_bayes_ros.learning.merging import merge_states
 from lifelong_bayes_ros.learning.settings import LearnerConfig
 from lifelong_bayes_ros.learning.store import load_state, save_state
+from lifelong_bayes_ros.learning.window import Lead
 from lifelong_bayes_ros.memory.consolidation import Budget, consolidate, consolidation, score
 from lifelong_bayes_ros.memory.regimes import Library, Regime
 from lifelong_bayes_ros.memory.reservoir import Reservoir, Sample
@@ -513,6 +514,26 @@ def test_a_merged_regime_stays_merged_when_the_robot_goes_on():
     assert learner.live.posterior.entropy() < alone.entropy()
     assert_near(learner.live, learner.library.regimes[index].head)
     assert_near(learner.tape.run(learner.dynamics, learner.family), learner.live)
+    joined = learner.live.posterior.entropy()
+    # The next change leaves it as it was merged, not as it was before.
+    for transition in stream(HOME, 20, 3, 180):
+        learner.observe(transition)
+    assert learner.regime != current.name
+    stored = learner.library.regimes[learner.library.names.index(current.name)]
+    assert stored.head.posterior.entropy() <= joined + 1e-9
+
+
+def test_steps_that_a_recalled_regime_knows_already_count_once():
+    learner = lived(episodes=((HOME, 60), (LOSS, 120)))
+    name, steps = learner.regime, 6
+    for transition in stream(LOSS, steps - 2, 5, 180):
+        learner.observe(transition)
+    learner._recall(Lead(name, 9.0, steps))  # two are committed, four are not
+    remembered = learner.library.regimes[learner.identity].reservoir.samples
+    for samples in (learner.tape.samples(), remembered):
+        keys = [s.key for s in samples]
+        assert len(keys) == len(set(keys))
+    assert len(learner.tape.samples()) >= 120
 
 
 def test_a_replay_repeats_a_consolidation_that_took_several_transitions(monkeypatch):

@@ -310,8 +310,9 @@ def test_an_episode_ends_with_a_consolidation_that_keeps_the_present_regime(tiny
 
 
 def test_consolidation_keeps_within_the_budget_and_forgets_nothing_else(tiny_prior):
-    learner = live(tiny_prior, stream(HOME, 60, 0) + stream(LOSS, 120, 1, 60), capacity=1)
+    learner = live(tiny_prior, stream(HOME, 60, 0) + stream(LOSS, 120, 1, 60))
     assert len(learner.library.regimes) > 1
+    learner.bound(capacity=1)
     learner.consolidate()
     assert learner.library.names == ['nominal']
     assert learner.regime == 'new'

@@ -126,9 +126,11 @@ def test_memory_gets_the_bounds_that_are_given_also_when_it_goes_on(tiny_prior, 
         assert node.learner.tape.length < 80  # the older half is folded
         node._on_save(Trigger.Request())
     with started(tiny_prior, tmp_path, capacity=3, memory_bytes=10**6) as node:
-        config = node.learner.config
-        assert (config.capacity, config.memory_bytes, config.journal) == (3, 10**6, 50)
-        assert node.learner.learned == 80
+        for learned in (80, 0):
+            config = node.learner.config
+            assert (config.capacity, config.memory_bytes, config.journal) == (3, 10**6, 50)
+            assert node.learner.learned == learned
+            node._on_reset(Trigger.Request())
     with started(tiny_prior, tmp_path, memory_bytes=1000) as node:
         assert not node.active
         assert 'memory_bytes 1000: one regime of this robot takes' in node._failed

@@ -170,10 +170,10 @@ def test_all_engines_roll_out_the_dynamics_step_by_step(robot, width):
     x, _, past = random_step(dynamics, rng)
     shape = (37, 5, len(spec.action))
     actions = rng.uniform(spec.action_low, spec.action_high, shape).astype(np.float32)
-    mean = np.array([step_by_step(dynamics, belief.theta, x, a, past) for a in actions])
+    mean = np.array([step_by_step(dynamics, belief, x, a, past) for a in actions])
     drawn = np.array(
         [
-            [step_by_step(dynamics, theta, x, a, past) for a in actions[:6]]
+            [step_by_step(dynamics, belief, x, a, past, theta) for a in actions[:6]]
             for theta in belief.draws(3)
         ]
     )
@@ -184,7 +184,7 @@ def test_all_engines_roll_out_the_dynamics_step_by_step(robot, width):
         draws = rollout.draws(belief, 3)
         assert len(draws[0]) == 3
         got = {
-            'mean': (rollout.run(rollout.weights(belief.theta), state, plans, before), mean),
+            'mean': (rollout.run(rollout.mean(belief), state, plans, before), mean),
             'all': (rollout.run_all(draws, state, plans[:6], before), drawn),
             'draw': (
                 rollout.run_shared(draws, state, plans[:6], before),
@@ -206,11 +206,11 @@ def test_a_trunk_that_torch_adopts_is_rolled_out_and_the_last_one_left_alone():
     given = [arrays.array(a) for a in (start(0), actions, first.history())]
     rollout.adopt(Rollout(second))
     for dynamics, found in ((second, rollout), (first, old)):
-        theta = dynamics.nominal_theta.astype(np.float32)
+        belief = some_belief(dynamics, 3)
         args = given if found is rollout else (start(0), actions, first.history())
-        got = np.asarray(found.run(found.weights(theta), *args))
+        got = np.asarray(found.run(found.mean(belief), *args))
         expected = [
-            step_by_step(dynamics, theta, start(0), plan, first.history()) for plan in actions
+            step_by_step(dynamics, belief, start(0), plan, first.history()) for plan in actions
         ]
         np.testing.assert_allclose(got, expected, rtol=3e-3, atol=1e-3)
 
@@ -220,7 +220,7 @@ def test_the_compiled_rollout_is_exact_to_single_precision(tiny_prior):
     dynamics, rng = tiny_prior.dynamics, np.random.default_rng(0)
     rollout, belief = NativeRollout(dynamics), some_belief(dynamics, 2)
     actions = rng.uniform(0, 12, (200, 20, 2)).astype(np.float32)
-    weights, past = rollout.weights(belief.theta), dynamics.history()
+    weights, past = rollout.mean(belief), dynamics.history()
     got = rollout.run(weights, start(0), actions, past)
     expected = Rollout(dynamics).run(weights, start(0), actions, past)
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
@@ -446,7 +446,7 @@ def test_cost_through_all_draws_is_their_mean_and_beta_deviations(tiny_prior):
     each = np.array(
         [
             cost(
-                rollout.run(rollout.weights(theta), start(0), plans, past),
+                rollout.run(rollout.mean(replace(belief, theta=theta)), start(0), plans, past),
                 plans,
                 past[0].astype(np.float32),
                 target,
@@ -527,7 +527,7 @@ def test_a_plan_stays_within_limits_that_weigh_more_where_it_is_unsure(tiny_prio
     fastest = []
     for chance in (None, limit):
         found = plan(planner_with(dynamics, chance=chance, **settings), sure, 8)
-        weights = (rollout := Rollout(dynamics)).weights(sure.theta)
+        weights = (rollout := Rollout(dynamics)).mean(sure)
         states = rollout.run(weights, start(0), found.actions[None], past)[0]
         fastest.append(np.abs(states[:, 3]).max())
     assert fastest[0] > 0.6

@@ -378,7 +378,7 @@ def test_proposals_are_tried_by_the_planner(tiny_prior):
 
     def cost(actions):
         target = good.cost.target(1 + PERIOD, spec.planner.horizon)
-        weights = good.rollout.weights(belief.theta)
+        weights = good.rollout.mean(belief)
         states = good.rollout.run(weights, x, actions[None], past)
         return float(good.cost(states, actions[None], past[0].astype('f4'), target)[0])
 

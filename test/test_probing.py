@@ -36,8 +36,9 @@ def probing(spec, amplitude=SIZE):
 def belief(dynamics, regimes, stamp_ns=1):
     ds = len(dynamics.spec.state)
     theta, factor = dynamics.nominal_theta.astype(np.float32), np.zeros((dynamics.size, 4))
-    noise = np.full(ds, 0.01, np.float32)
-    return Belief(stamp_ns, 1, theta, factor.astype(np.float32), noise, 40.0, regimes, 'r1', '')
+    offset, noise = np.zeros(ds, np.float32), np.full(ds, 0.01, np.float32)
+    factor = factor.astype(np.float32)
+    return Belief(stamp_ns, 1, theta, factor, offset, noise, 40.0, regimes, 'r1', '')
 
 
 DYNAMICS = random_dynamics()

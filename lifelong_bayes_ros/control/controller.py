@@ -210,7 +210,7 @@ class Controller:
         if not self._stale(state, belief):
             return belief
         theta = self.dynamics.nominal_theta.astype(np.float32)
-        return replace(belief, theta=theta, mode='nominal')
+        return replace(belief.anywhere(), theta=theta, mode='nominal')
 
     def _predict(self, belief: Belief, state: State, u: np.ndarray, past: np.ndarray) -> Spread:
         return predict(self.dynamics, belief, state.x.astype(float), u.astype(float), past)

@@ -39,7 +39,7 @@ def forecast(
     Noise is carried along by the derivative of the mean dynamics: P ← A P Aᵀ + Q (the prediction
     of the extended Kalman filter; Särkkä 2013, section 5.2).
     """
-    mean = rollout.run(rollout.weights(belief.theta), x, actions[None], past)[0].astype(float)
+    mean = rollout.run(rollout.mean(belief), x, actions[None], past)[0].astype(float)
     members = rollout.fan(belief, x, actions, past)
     aleatoric = noise_along(dynamics, belief, x, mean, actions)
     epistemic = np.square(members - mean).mean(axis=0)

@@ -177,7 +177,7 @@ class Planner:
         # Looked at once: another β may come while a late plan goes on.
         through, beta = self.through, self.beta
         if through == 'mean':
-            weights = rolled.weights(belief.theta)
+            weights = rolled.mean(belief)
         else:
             weights = rolled.draws(belief, self.settings.draws)
         weigh = partial(self._weigh, through, beta > 0)

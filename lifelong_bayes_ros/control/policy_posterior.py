@@ -132,7 +132,7 @@ class Senses:
         nominal = self._nominal @ slope.T  # [ds, da]
         wrong = past[0] * g + b * self._half + c @ (past - past[0])
         change = w - self._nominal
-        shift = change @ (raw[0] @ trunk.whiten) + nominal @ wrong
+        shift = change @ (raw[0] @ trunk.whiten) + nominal @ wrong + belief.offset
         power = np.maximum(np.square(nominal).sum(axis=0), 1e-12)
         gain = (nominal * (change @ slope.T)).sum(axis=0) / power + g - c.sum()
         squashed = np.arcsinh(np.concatenate([away.ravel(), shift, gain]))

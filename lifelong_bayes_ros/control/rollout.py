@@ -61,9 +61,17 @@ class Rollout:
             delayed = [u, *delayed[:-1]]
         return states
 
+    def mean(self, belief: Belief) -> Weights:
+        """Weights of the posterior mean."""
+        return self._offset(self.weights(belief.theta), belief)
+
     def draws(self, belief: Belief, count: int) -> Weights:
         """Weights of up to `count` posterior draws, stacked along a leading axis."""
-        return self.weights(belief.draws(count))
+        return self._offset(self.weights(belief.draws(count)), belief)
+
+    def _offset(self, weights: Weights, belief: Belief) -> Weights:
+        weights[0][..., -1, :] += self._scale * belief.offset  # the last raw feature is 1
+        return weights
 
     def run_shared(
         self, draws: Weights, x: np.ndarray, actions: np.ndarray, past: np.ndarray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,9 +37,9 @@ class TorchRollout:
             held.copy_(values)
         return True
 
-    def weights(self, theta: np.ndarray) -> tuple[Tensor, ...]:
-        """As of `Rollout.weights`."""
-        return self._tensors(self._rollout.weights(theta))
+    def mean(self, belief: Belief) -> tuple[Tensor, ...]:
+        """As of `Rollout.mean`."""
+        return self._tensors(self._rollout.mean(belief))
 
     def draws(self, belief: Belief, count: int) -> tuple[Tensor, ...]:
         """As of `Rollout.draws`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,18 +18,26 @@ class Belief:
 
     `factor` F [n, E] holds E posterior draws as deviations from the mean, divided by √E, so that
     F Fᵀ estimates the covariance: the epistemic variance of H θ is the row sum of (H F)².
+
+    The prediction of y is H θ + `offset`. What θ says holds everywhere; the offset is what the
+    model is off by on average where the robot is now, and holds near there only.
     """
 
     stamp_ns: int  # end of the last transition it knows of
     version: int  # transitions learned from
     theta: np.ndarray  # posterior mean [n]
     factor: np.ndarray  # [n, E]
+    offset: np.ndarray  # of y, near where the robot is [ds]
     noise: np.ndarray  # variance of e per output [ds]
     noise_dof: float  # degrees of freedom of the noise: intervals are Student-t
     regimes: dict[str, float]  # probability of each known regime and of `new`
     regime: str  # the regime whose head this is
     mode: str  # `learned`, or `nominal` while the guard holds the learned head back
     outcomes: Mapping[str, OutcomeHead] = field(default_factory=dict)  # as the robot file names
+
+    def anywhere(self) -> Belief:
+        """What it says of states that the robot is not near."""
+        return replace(self, offset=np.zeros_like(self.offset))
 
     @property
     def entropy(self) -> float:
@@ -81,7 +89,7 @@ def _mean(
     dynamics: Dynamics, belief: Belief, x: np.ndarray, phi: np.ndarray, tangent: np.ndarray
 ) -> np.ndarray:
     """Mean next state [ds] by the parts of a design."""
-    change = _product(dynamics, phi, tangent, belief.theta[:, None])[:, 0]
+    change = _product(dynamics, phi, tangent, belief.theta[:, None])[:, 0] + belief.offset
     return dynamics.spec.wrap(x + dynamics.scale * change)
 
 

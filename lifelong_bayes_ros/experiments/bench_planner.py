@@ -172,6 +172,7 @@ def some_belief(prior: Prior, seed: int = 0, draws: int = 16) -> Belief:
         1,
         theta.astype(np.float32),
         (0.1 * factor.T / np.sqrt(draws)).astype(np.float32),
+        np.full(len(prior.noise), 0.01, np.float32),
         prior.noise.astype(np.float32),
         40.0,
         {'nominal': 1.0},

@@ -72,7 +72,7 @@ class Score:
     def _look_ahead(self, transition: Transition, belief: Any) -> None:
         if len(self._states) % EVERY == 0:
             rollout = self.agent.controller.planner.rollout
-            model = (rollout, rollout.weights(belief.theta))
+            model = (rollout, rollout.mean(belief))
             self._starts.append((len(self._states), model, transition.state, self.past))
         self._commands.append(transition.action)
         self._states.append(transition.next_state)

@@ -66,7 +66,7 @@ class ModelErrors:
         """Take one step; an observer of `run_life`."""
         if len(self._states) % EVERY == 0:
             rollout = moment.agent.controller.planner.rollout
-            model = (rollout, rollout.weights(moment.belief.theta))
+            model = (rollout, rollout.mean(moment.belief))
             self._starts.append((len(self._states), model, moment.state, moment.past))
         self._commands.append(moment.command)
         self._states.append(moment.next_state)
@@ -104,7 +104,8 @@ class ModelErrors:
         previous = np.stack(past[1:], axis=1)
         truth = env.one_step(x, u, previous)
         rows = zip(x, u, previous, strict=True)
-        means = [predict(moment.dynamics, moment.belief, *row).mean for row in rows]
+        belief = moment.belief.anywhere()
+        means = [predict(moment.dynamics, belief, *row).mean for row in rows]
         error = self.spec.wrap(np.array(means) - truth) / self._scale
         return np.sqrt(np.mean(np.square(error), axis=0))
 

@@ -98,6 +98,10 @@ class Background:
             The outcome of a job, if one is due.
         """
         outcome, running = None, self.running
+        if running is not None and running.learned is None:  # of a state that was loaded
+            self._run(running, learner.device)
+            if len(running.held_out) >= self.judged:
+                self._judge(running)
         if running is not None:
             running.held_out.append(sample)
             running.evidence.append(evidence)
@@ -148,13 +152,12 @@ class Background:
         started: int,
         held_out: list[Sample],
         evidence: list[float],
-        device: torch.device,
     ) -> None:
-        """Begin a job again that was on its way when it was saved."""
-        running = Running(job, started, evidence, held_out)
-        self._run(running, device)
-        if len(held_out) >= self.judged:
-            self._judge(running)
+        """Take up a job that was on its way when it was saved; it begins anew at the next step.
+
+        Whoever only looks at a state does not pay for it.
+        """
+        self.running = Running(job, started, evidence, held_out)
 
     def rename(self, old: str, new: str) -> None:
         """Go on with a job on its way although a regime is called otherwise from now on."""

@@ -123,7 +123,7 @@ def load_background(
     held_out = samples_from(arrays, 'held_out')
     started = learner.learned - len(held_out)
     _check_count('started', saved['started'], started, started)
-    background.resume(job, saved['started'], held_out, arrays['evidence'].tolist(), learner.device)
+    background.resume(job, saved['started'], held_out, arrays['evidence'].tolist())
 
 
 def _check_count(name: str, value: Any, low: int, high: int) -> None:

@@ -130,7 +130,7 @@ def fingerprint(prior: Prior) -> str:
 def encode_belief(belief: Belief, prior_fingerprint: str) -> bytes:
     """A Belief for the prior of that fingerprint."""
     meta = dict(vars(belief))
-    arrays = {name: meta.pop(name) for name in ('theta', 'factor', 'noise')}
+    arrays = {name: meta.pop(name) for name in ('theta', 'factor', 'offset', 'noise')}
     heads = meta.pop('outcomes')
     parts = ('mean', 'factor')
     arrays |= {f'outcomes.{n}.{k}': getattr(h, k) for n, h in heads.items() for k in parts}
@@ -156,4 +156,6 @@ def decode_belief(data: bytes, prior_fingerprint: str, where: str = 'belief') ->
         mean, factor = (arrays.pop(f'outcomes.{name}.{part}') for part in ('mean', 'factor'))
         kind = tuple(kind) if isinstance(kind, list) else kind
         outcomes[name] = OutcomeHead(kind, mean, factor)
+    # Earlier versions had none: what is recorded of them is read as it was meant.
+    arrays.setdefault('offset', np.zeros_like(arrays['noise']))
     return Belief(**arrays, **meta, outcomes=outcomes)

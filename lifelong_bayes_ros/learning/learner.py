@@ -38,6 +38,7 @@ from .admission import refusal
 from .background import WALK_EVERY, Background, Outcome
 from .intervals import Intervals
 from .offline import job_of_now
+from .offset import Offset
 from .outcomes import Outcomes
 from .pieces import digest
 from .report import Event, Report
@@ -52,6 +53,7 @@ LIVE, HYPOTHESES = 'live head', 'hypotheses'
 MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
+AT_ONCE = 1  # steps that a change takes to be seen which is large enough to make offsets wrong
 GUARD_APART = 3.0  # squared distance of two models, per output, below which neither wins
 GUARD_RELEASE = 0.1  # more weight that the learned model needs to be acted on again
 
@@ -100,11 +102,13 @@ class Learner:
         self.surprise = Surprise()
         self.guarded = False
         self.intervals = self._fresh_intervals(MODELS)
+        # The guard acts on the nominal model as it is.
+        self.offsets = {model: Offset(prior.noise) for model in (LIVE, HYPOTHESES)}
         self.past = self.dynamics.history()
         self.age = 0  # steps since the live head was born or recalled
         self._since_event = self.config.watch
         self._since_soft = self.config.watch
-        self._recalled = False  # the live head was, at the last event
+        self.recalled = False  # the live head was, at the last event, and is not a new one
         self._tempers: deque[int] = deque(maxlen=3)
         self._level = 0
         self._recent = Recent(self.config.watch)
@@ -153,11 +157,14 @@ class Learner:
         if reason:
             self.skipped[reason] += 1
             self.past = self.dynamics.history()
+            self._forget_offsets()  # the robot may be elsewhere now
         else:
             past, u = self.past, transition.action.astype(float)
             self.past = np.vstack([u, past[:-1]])
             if self.learning:
                 self._learn(transition, past)
+            else:
+                self._forget_offsets()
         self.upkeep.step(self, transition.ends_episode)
         self.report.seconds = time.perf_counter() - started
 
@@ -176,6 +183,7 @@ class Learner:
             version=self.learned,
             theta=theta.astype(np.float32),
             factor=(factor / np.sqrt(DRAWS)).astype(np.float32),
+            offset=self.offset.astype(np.float32),
             noise=self.intervals[self.acted].variance(noise).astype(np.float32),
             noise_dof=float(noise.dof),
             regimes=dict(self.filter.probabilities),
@@ -183,6 +191,12 @@ class Learner:
             mode='nominal' if self.guarded else 'learned',
             outcomes=self.outcomes.heads(),
         )
+
+    @property
+    def offset(self) -> np.ndarray:
+        """What the model that the Belief is of is off by near the robot, on average [ds]."""
+        offset = self.offsets.get(self.acted)
+        return np.zeros(len(self.prior.noise)) if offset is None else offset.mean
 
     @property
     def acted(self) -> str:
@@ -397,11 +411,11 @@ class Learner:
         watch = self.config.watch
         if self.sparse is None or self.age != watch + self.config.purge:
             return
-        if self.identity == 0 and not self._recalled:  # life begins
+        if self.identity == 0 and not self.recalled:  # life begins
             return
         steps = list(self._recent)
         if len(steps) == watch:
-            self._weigh_hypotheses(self._memory(steps) if self._recalled else (), steps)
+            self._weigh_hypotheses(self._memory(steps) if self.recalled else (), steps)
 
     def _memory(self, steps: Sequence[Step]) -> list[Sample]:
         """What the live regime remembers beside these steps."""
@@ -413,9 +427,9 @@ class Learner:
 
     def relearn(self, samples: Sequence[Sample]) -> None:
         """Let hypotheses and background know of these steps and of nothing else."""
-        self._snapshots.clear()
-        self._certain.clear()
+        self.forget_snapshots()
         self.intervals = self._fresh_intervals(MODELS)
+        self._forget_offsets()
         if self.sparse is not None:
             self.sparse.noise = self.live.noise
             dense = self.dense
@@ -441,12 +455,19 @@ class Learner:
 
         Each model has its own: which one is acted on depends on windows that are not saved.
         """
-        inside = self.intervals[model].update(residual, epistemic, noise)
+        error = residual
+        if model in self.offsets:
+            error = residual - self.offsets[model].mean
+            self.offsets[model].follow(residual)
+        inside = self.intervals[model].update(error, epistemic, noise)
         if model == self.acted:
             self.report.inside, self.report.epistemic = inside, epistemic
 
     def _remember(self, sample: Sample) -> None:
         self.tape = self.tape.add(sample)
+        self._keep(sample)
+
+    def _keep(self, sample: Sample) -> None:
         if self.identity is None:
             self.waiting.add(sample, self.rng)
         else:
@@ -486,13 +507,15 @@ class Learner:
         if index != self.identity:
             self._leave(steps)
         regime = self.library.regimes[index]
+        if index == self.identity:  # they come again
+            regime.reservoir.drop([s.sample for s in self._recent.last(steps)])
         posterior = regime.head.posterior.widen(self.family.covariance, self.config.recall_widen)
         self.live, self._owned = Head(posterior, regime.head.noise.hold()), True
         if self.sparse is not None:  # theirs is of the regime that was left
             self.sparse.noise = regime.head.noise
         self.tape = regime.tape.add(Widen(self.config.recall_widen), Hold())
         before = self.regime
-        self.identity, self._recalled = index, True
+        self.identity, self.recalled = index, True
         self.intervals |= self._fresh_intervals((LIVE, HYPOTHESES))
         self._reborn(steps)
         self.event(
@@ -511,7 +534,7 @@ class Learner:
         self._owned = False
         self.tape = Tape(self.live, root=self.live.posterior)
         before = self.regime
-        self.identity, self._recalled = None, False
+        self.identity, self.recalled = None, False
         self.waiting = Reservoir(self.config.reservoir)
         self._reborn(steps)
         self.event('shift', left=before, nis=round(nis, 2), steps=steps, level=self._level)
@@ -519,20 +542,26 @@ class Learner:
     def _reborn(self, steps: int) -> None:
         """Replay the steps since the change point on the new live head."""
         self.dense = self.sparse is None
+        if steps <= AT_ONCE:
+            self._forget_offsets()
         self.redraw()
         since = self._recent.last(steps)
+        # What was committed since, e.g. at the end of an episode, is known to a recalled regime.
+        known = {sample.key for sample in self.tape.samples()[-steps:]}
         for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence
             step.learned = prediction.residual / self._sensors
-            self._condition(step.design, prediction)
-            self._remember(step.sample)
+            if step.sample.key in known:
+                self._keep(step.sample)
+            else:
+                self._condition(step.design, prediction)
+                self._remember(step.sample)
         self._restart_hypotheses(since, self._memory(since))
         self.live = self.live.replace(noise=self.live.noise.hold())
         self.tape = self.tape.add(Hold())
         self.surprise.reset()
-        self._snapshots.clear()
-        self._certain.clear()
+        self.forget_snapshots()
         self.age = steps
         self._since_event = steps
 
@@ -591,7 +620,7 @@ class Learner:
         reference = np.exp(np.log(known).mean(axis=0))
         noise = self.live.noise
         # For a while a recalled regime is on trial: it is to be as it was.
-        tried = self._recalled and self.identity is not None
+        tried = self.recalled and self.identity is not None
         tried = tried and self._since_event < self.config.watch
         if tried:
             reference = np.maximum(reference, known[self.identity])
@@ -636,6 +665,8 @@ class Learner:
             return
         best, lead = self._recent.best_stored(self.library.names, need)
         if lead > self.config.store_nats:
+            if self.config.capacity == 1:
+                return  # there is room for the nominal one only
             reservoir = self.waiting
             if self.identity is not None:
                 reservoir = Reservoir(self.config.reservoir)
@@ -704,6 +735,7 @@ class Learner:
     def _adopt(self, outcome: Outcome) -> None:
         """Go over to another trunk with all heads on it: recent transitions are one regime."""
         candidate, regime = outcome.candidate, outcome.job.regime
+        self._forget_offsets()
         self._start_from(candidate.prior, np.random.default_rng(self.seed))
         for index, old in enumerate(self.library.regimes):
             head = self.nominal if index == 0 else candidate.heads[old.name]
@@ -728,8 +760,7 @@ class Learner:
             self.sparse.carry(self.prior.hypotheses, self.dynamics)
         self.outcomes = self.outcomes.carried(self.dynamics.trunk, outcome.job.recent)
         self._bank = candidate.bank
-        self._snapshots.clear()
-        self._certain.clear()
+        self.forget_snapshots()
         for step in self._recent:
             x, u = step.sample.x.astype(float), step.sample.u.astype(float)
             step.design = self._tensor(self.dynamics.design(x, u, step.sample.past.astype(float)))
@@ -737,6 +768,15 @@ class Learner:
     # ------------------------------------------------------------------ small helpers
     def _fresh_intervals(self, models: Sequence[str]) -> dict[str, Intervals]:
         return {model: Intervals.start(len(self.prior.noise)) for model in models}
+
+    def forget_snapshots(self) -> None:
+        """Let no earlier version of the live head come back."""
+        self._snapshots.clear()
+        self._certain.clear()
+
+    def _forget_offsets(self) -> None:
+        for offset in self.offsets.values():
+            offset.reset()
 
     def shared(self) -> Head:
         """The live head for someone who keeps it: the next update is written elsewhere."""

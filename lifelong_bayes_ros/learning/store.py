@@ -121,6 +121,7 @@ class Snapshot:
             'draws': learner.draws.numpy(),
             'past': learner.past,
             'log_width': learner.widths(),
+            'offsets': np.stack([o.mean for o in learner.offsets.values()]),
         }
         if learner.sparse is not None:
             arrays |= {f'sparse.{n}': a for n, a in learner.sparse.state().items()}
@@ -145,6 +146,7 @@ class Snapshot:
             'probabilities': dict(learner.filter.probabilities),
             'surprise': [learner.surprise.fast, learner.surprise.slow],
             'age': learner.age,
+            'recalled': learner.recalled,
             'guarded': learner.guarded,
             'dense': learner.dense,
             'rng': learner.rng.bit_generator.state,
@@ -356,6 +358,9 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner.draws = torch.tensor(arrays['draws'])
     for model, width in zip(MODELS, arrays['log_width'], strict=True):
         learner.intervals[model].log_width = width
+    if 'offsets' in arrays:  # older states know of none
+        for offset, mean in zip(learner.offsets.values(), arrays['offsets'], strict=True):
+            offset.mean = mean
     learner.past = arrays['past']
     learner.step, learner.learned = meta['step'], meta['learned']
     learner.stamp_ns, learner.identity = meta['stamp_ns'], meta['identity']
@@ -365,6 +370,7 @@ def _load(folder: Path, device: str, wait: bool) -> Learner:
     learner.filter.probabilities = meta['probabilities']
     learner.surprise.fast, learner.surprise.slow = meta['surprise']
     learner.age = meta['age']
+    learner.recalled = meta.get('recalled', False)  # nor this
     learner.guarded, learner.dense = meta['guarded'], meta['dense']
     if learner.sparse is not None:
         learner.sparse.restore(
@@ -400,6 +406,7 @@ def _check_values(learner: Learner, folder: Path) -> None:
     probabilities = list(learner.filter.probabilities.values())
     surprise = [learner.surprise.fast, learner.surprise.slow]
     parts['past'] = [(learner.past, history.shape)]
+    parts['offsets'] = [(offset.mean, shapes[0]) for offset in learner.offsets.values()]
     parts['probabilities'] = [(np.array(probabilities, float), (len(probabilities),))]
     parts['surprise'] = [(np.array(surprise, float), (2,))]
     for what, found in parts.items():

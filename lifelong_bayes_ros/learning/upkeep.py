@@ -60,7 +60,7 @@ class Upkeep:
             if learner.outcomes.shrink(limit - learner.library.nbytes()):
                 self._given_up.append('outcomes: no room to keep every label for taking it back')
             limit -= max(learner.outcomes.nbytes(), learner.outcomes.least_bytes())
-        budget = Budget(learner.config.capacity, limit)
+        budget = Budget(learner.config.capacity, limit, learner.regime)
         noise = learner.prior.noise
         self._job = consolidation(learner.dynamics, learner.library, learner.family, noise, budget)
         self._seconds = 0.0
@@ -131,6 +131,7 @@ def _join(learner: Learner, other: Regime) -> None:
         joined = merge(learner.shared(), other.head, other.tape.prior(learner.family))
     except ImproperPosteriorError:
         return
+    learner.forget_snapshots()  # they would bring back what the regime was before
     learner.live = joined
     learner.tape = learner.tape.add(Join(other.tape))
     learner.redraw()

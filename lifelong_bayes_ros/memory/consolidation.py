@@ -35,6 +35,7 @@ class Budget:
 
     regimes: int  # most regimes, the nominal one included
     nbytes: int | None = None  # most bytes of all regimes; None: as many as they need
+    last: str = ''  # regime that is pruned last: the robot is in it
 
 
 @dataclass
@@ -174,6 +175,7 @@ def consolidation(
             result.why.append(why)
             heir = {m: kept.name if h == absorbed.name else h for m, h in heir.items()}
         i += 1
+    budget = replace(budget, last=heir.get(budget.last, budget.last))
     yield from _shrink(work, regimes, budget, result)
     heads = {r.name: r.head for r in regimes}
     for name, old in before.items():
@@ -274,7 +276,8 @@ def _shrink(
 ) -> Iterator[None]:
     """Keep to the budget: give up the longest tapes first, then what others explain best.
 
-    A regime is worth the nats that its transitions would lose under the best of the others.
+    A regime is worth the nats that its transitions would lose under the best of the others. That
+    which the robot is in has been seen least so far, so it would always be the one to go.
     """
     limit = budget.nbytes
 
@@ -293,7 +296,8 @@ def _shrink(
         if len(regimes) == 1:
             raise too_small(limit, regimes[0].nbytes())
         worth = {}
-        for regime in regimes[1:]:
+        others = [r for r in regimes[1:] if r.name != budget.last]
+        for regime in others or regimes[1:]:
             scores = []
             for other in regimes:
                 scores.append((yield from work.score(other.head, regime.name)).evidence)

@@ -310,6 +310,7 @@ class LearnerNode(BaseNode):
     def _on_reset(self, request: Trigger.Request) -> tuple[bool, str]:
         old = self.learner
         prior, config = self._prior()  # its trunk is forgotten, too
+        config = replace(config, **{name: getattr(old.config, name) for name in BOUNDS})
         wait = self.value('lockstep')
         self.learner = Learner(prior, config, old.seed, str(old.device), wait)
         self.learner.learning = old.learning

@@ -48,6 +48,7 @@ class Baseline:
             version=self.learned,
             theta=self.theta().astype(np.float32),
             factor=self.factor().astype(np.float32),
+            offset=np.zeros(len(self.dynamics.scale), np.float32),
             noise=self.noise.variance.astype(np.float32),
             noise_dof=float(self.noise.dof),
             regimes={self.name: 1.0},
