@@ -53,7 +53,6 @@ LIVE, HYPOTHESES = 'live head', 'hypotheses'
 MODELS = (LIVE, HYPOTHESES, NOMINAL)  # that may be acted on
 SNAPSHOT_EVERY = 4  # transitions between heads kept to go back to
 CERTAIN = 100  # transitions after which a weak shift would have shown
-AT_ONCE = 1  # steps that a change takes to be seen which is large enough to make offsets wrong
 GUARD_APART = 3.0  # squared distance of two models, per output, below which neither wins
 GUARD_RELEASE = 0.1  # more weight that the learned model needs to be acted on again
 
@@ -542,8 +541,7 @@ class Learner:
     def _reborn(self, steps: int) -> None:
         """Replay the steps since the change point on the new live head."""
         self.dense = self.sparse is None
-        if steps <= AT_ONCE:
-            self._forget_offsets()
+        self._forget_offsets()
         self.redraw()
         since = self._recent.last(steps)
         # What was committed since, e.g. at the end of an episode, is known to a recalled regime.
@@ -633,6 +631,7 @@ class Learner:
             return
         before = self.regime
         self._doubt()
+        self._forget_offsets()
         self._widen(0.15)
         lowered = np.minimum(noise.variance, 1.2 * reference)
         self.live = self.live.replace(noise=Noise.start(lowered, self.prior.noise))
