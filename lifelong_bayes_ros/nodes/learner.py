@@ -252,7 +252,8 @@ class LearnerNode(BaseNode):
         if not self.figures.wanted(learner.stamp_ns):
             return
         report = learner.report
-        noise = np.sqrt(learner.live.noise.variance) * learner.dynamics.scale
+        scale, names = learner.dynamics.scale, self.spec.state_names
+        noise, offset = np.sqrt(learner.live.noise.variance) * scale, learner.offset * scale
         values = {
             'version': learner.learned,
             'nis': report.nis,
@@ -262,7 +263,8 @@ class LearnerNode(BaseNode):
             'guarded': learner.guarded,
             'lost': self.lost,
             'seconds': report.seconds,
-            **{f'noise.{n}': s for n, s in zip(self.spec.state_names, noise, strict=True)},
+            **{f'noise.{n}': s for n, s in zip(names, noise, strict=True)},
+            **{f'offset.{n}': s for n, s in zip(names, offset, strict=True)},
             **{f'regime.{n}': p for n, p in learner.filter.probabilities.items()},
             **{f'changed.{n}': p for n, p in learner.changed.items()},
             **learner.outcomes.channels(),
