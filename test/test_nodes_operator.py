@@ -23,6 +23,8 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -38,6 +40,7 @@ from lifelong_bayes_ros.nodes.codecs import (
     state_messages,
     transition_to_msg,
 )
+from lifelong_bayes_ros.nodes.player import Player
 from lifelong_bayes_ros.nodes.table import Common
 from lifelong_bayes_ros.nodes.this_machine import this_machine
 from lifelong_bayes_ros.robot.spec import load_robot
@@ -443,6 +446,50 @@ def test_what_was_recorded_is_played_byte_for_byte(tmp_path):
         operator.until(lambda: len(heard) >= 30, 'all transitions')
         operator.reads('again/player', 'the bag is over', OK)
     assert heard == expected
+
+
+@contextmanager
+def player(**given):
+    """A player by itself, configured if it can be, alone in a domain of its own."""
+    domain, lock = claim_domain()
+    arguments = [a for name, value in given.items() for a in ('-p', f'{name}:={value}')]
+    rclpy.init(args=['--ros-args', *arguments], domain_id=domain)
+    node = Player()
+    try:
+        node.trigger_configure()
+        yield node
+        node.trigger_cleanup()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        lock.close()
+
+
+def test_what_is_played_keeps_its_topic_though_another_ends_alike(tmp_path):
+    source = QUAD.sources['odom'].model_copy(update={'topic': '/base/odom'})
+    robot = tmp_path / 'robot.yaml'
+    robot.write_text(QUAD.model_copy(update={'sources': {'odom': source}}).dump())
+    store = get_typestore(Stores.ROS2_JAZZY)
+    offered = {
+        '/theirs/plan': topics.PLAN,
+        '/theirs/uncertainty/plan': topics.PLAN_SPREAD,
+        '/r1/clock': topics.CLOCK,
+        '/base/odom': ODOM,
+        '/camera/base/odom': ODOM,
+        '/theirs/belief/memory': topics.MEMORY,  # the learner's, which is made anew
+    }
+    with Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for name, topic in offered.items():
+            writer.add_connection(name, topics.type_name(topic), typestore=store)
+    with player(robot=robot, bag=tmp_path / 'bag') as node:
+        connections = {c.id: c.topic for c in node.reader.connections}
+        played = {connections[k]: output.topic_name for k, output in node.outputs.items()}
+    assert played == {
+        '/theirs/plan': '/lifelong/plan',
+        '/theirs/uncertainty/plan': '/lifelong/uncertainty/plan',
+        '/r1/clock': '/clock',
+        '/base/odom': '/base/odom',
+    }
 
 
 def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):

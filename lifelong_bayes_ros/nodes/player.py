@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,8 @@ class Player(BaseNode):
         wanted = {t.name: t for t in known if t.node not in AGAIN and t not in unheard}
         self.outputs = {}
         for connection in self.reader.connections:
-            # Recorded under whatever namespace; played in this one.
-            name = next((n for n in wanted if connection.topic.endswith('/' + n.strip('/'))), None)
-            if name is None:
+            name = _known_as(connection.topic, [t.name for t in known])
+            if name not in wanted:
                 continue
             expected = topics.type_name(wanted[name])
             if connection.msgtype != expected:
@@ -95,6 +94,17 @@ class Player(BaseNode):
             self.next = next(self.messages, None)
         if self.next is None and self.value('shutdown_at_end'):
             self.stop.set()
+
+
+def _known_as(topic: str, names: Iterable[str]) -> str | None:
+    """The name that a topic has here, recorded under whatever namespace; None: it has none.
+
+    Of several that it ends with the longest; a name that begins with / is in no namespace, but
+    for the clock, which each simulated robot may have in its own.
+    """
+    fits = [n for n in names if topic == n or topic.endswith(f'/{n}')]
+    fits += [topics.CLOCK.name] * topic.endswith(topics.CLOCK.name)
+    return max(fits, key=len, default=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
