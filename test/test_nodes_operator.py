@@ -46,6 +46,7 @@ from lifelong_bayes_ros.nodes.this_machine import this_machine
 from lifelong_bayes_ros.robot.spec import load_robot
 from lifelong_bayes_ros.robot.transitions import Flag
 from lifelong_bayes_ros.robot.transitions import Transition as Step
+from test_cli import write_bag
 
 QUAD = load_robot('quad')
 ODOM = topics.state_topics(QUAD)['odom']
@@ -458,7 +459,8 @@ def player(**given):
     try:
         node.trigger_configure()
         yield node
-        node.trigger_cleanup()
+        if not node._failed:
+            node.trigger_cleanup()
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
@@ -490,6 +492,19 @@ def test_what_is_played_keeps_its_topic_though_another_ends_alike(tmp_path):
         '/r1/clock': '/clock',
         '/base/odom': '/base/odom',
     }
+
+
+@pytest.mark.parametrize('robot', ['quad', 'arm', 'another quad'])
+def test_a_bag_of_another_robot_is_refused(robot, tmp_path, tiny_prior):
+    write_bag(tmp_path / 'bag', tiny_prior, steps(3), None)
+    if robot == 'another quad':
+        robot = tmp_path / 'robot.yaml'
+        robot.write_text(QUAD.model_copy(update={'period': 0.02}).dump())
+    with player(robot=robot, bag=tmp_path / 'bag') as node:
+        said = node._failed
+    words = {'quad': '', 'arm': 'name is quad, here arm; '}
+    assert words.get(robot, 'period_ns is 30000000, here 20000000; ') in said
+    assert bool(said) == (robot != 'quad')
 
 
 def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..experiments.bag import open_bag
+from ..experiments.bag import Bag, open_bag
 from . import topics
 from .base import OK, BaseNode, Parameter, run
 
@@ -36,7 +36,9 @@ class Player(BaseNode):
         self.spec = self.load_spec()
         self.speed = self.value('speed')
         self.opened = ExitStack()
-        self.reader = self.opened.enter_context(open_bag(Path(self.value('bag')))).reader
+        bag = self.opened.enter_context(open_bag(Path(self.value('bag'))))
+        self._check_robot(bag)
+        self.reader = bag.reader
         known = [
             *topics.FIXED,
             *topics.state_topics(self.spec).values(),
@@ -82,6 +84,18 @@ class Player(BaseNode):
         """Lifecycle transition; closes the bag."""
         self.opened.close()
         return super().on_cleanup(state)
+
+    def _check_robot(self, bag: Bag) -> None:
+        """Refuse a bag that tells of another robot, all of whose transitions a learner refuses."""
+        try:
+            recorded = bag.prior()[0].dynamics.spec
+        except UserError:  # without a learner, or of another version
+            return
+        if differs := self.spec.differs(recorded):
+            raise UserError(
+                f'{self.value("bag")}: recorded of another robot: {differs}; give the robot that '
+                'was recorded'
+            )
 
     def _play(self) -> None:
         now = time.monotonic()
