@@ -289,8 +289,17 @@ class TestLaunch:
         ):
             with pytest.raises(UserError, match=r'bags: .*did you mean bag\?'):
                 check_words(words, file)
-            check_words([*words[:-1], 'bag:=x', 'schedule:=quad', 'nodes:=learner'], file)
+            check_words([*words[:-1], 'bag:=x', 'nodes:=learner'], file)
         check_words(['launch', 'their_robot', 'robot.launch.py', 'theirs:=1'], file)
+
+    @pytest.mark.parametrize('path', LAUNCH, ids=lambda path: path.name)
+    def test_a_name_is_known_only_where_it_is_declared(self, path):
+        words = ['launch', 'lifelong_bayes_ros', path.name, 'schedule:=quad']
+        if "'schedule':" in path.read_text():
+            check_words(words, str(LAUNCH[0]))
+            return
+        with pytest.raises(UserError, match=r'schedule: there is no such argument'):
+            check_words(words, str(LAUNCH[0]))
 
 
 class TestUp:
@@ -398,6 +407,13 @@ class TestViewers:
         own = {name: f'some {name}' for name in names if name != 'common'}
         monitor['viewers']({'namespace': '/r1', 'use_sim_time': 'true'} | own)
         assert given == own
+        words = ['ros2', 'launch', 'lifelong_bayes_ros', 'monitor.launch.py', 'robots:=arm']
+        monkeypatch.setattr(sys, 'argv', words)
+        with pytest.raises(UserError, match=r'robots: .* did you mean robot\?'):
+            monitor['viewers'](own)
+        monkeypatch.setattr(sys, 'argv', [*words[:-1], 'seed:=1'])
+        with pytest.raises(UserError, match=r'seed: there is no such argument'):
+            monitor['viewers'](own)
 
     def test_a_view_that_is_not_there(self):
         with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):

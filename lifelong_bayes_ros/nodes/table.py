@@ -285,13 +285,14 @@ def life_of(spec: RobotSpec, name: str) -> Life:
     return life
 
 
-def check_words(words: Iterable[str], file: str) -> None:
+def check_words(words: Iterable[str], file: str, names: Iterable[str] = ()) -> None:
     """Refuse arguments `name:=value` that `launch` would drop without a word.
 
     Args:
         words: of the command line. One that names a launch file that is not ours may have
             arguments of its own.
         file: one of our launch files.
+        names: of its arguments; none: those of robot.launch.py.
 
     Raises:
         UserError: a name is not known.
@@ -299,7 +300,9 @@ def check_words(words: Iterable[str], file: str) -> None:
     given = [Path(word).resolve() for word in words if word.endswith('.launch.py')]
     if PACKAGE not in words and Path(file).resolve().parent not in [p.parent for p in given]:
         return
-    known = [s.name for s in (*SETTINGS, *COMMON)] + ['schedule']
+    known = list(names) or [s.name for s in (*SETTINGS, *COMMON)]
+    if {path.name for path in given} & {'sim.launch.py', 'experiment.launch.py'}:
+        known.append('schedule')
     for name in [word.partition(':=')[0] for word in words if ':=' in word]:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
