@@ -243,8 +243,15 @@ def up(args: argparse.Namespace) -> int:
 
     texts = {s.name: getattr(args, s.name) or '' for s in (*SETTINGS, *COMMON)}
     texts['realtime'] = texts['realtime'] or texts['sim']
+    texts['viz'] = texts['viz'] or 'true'
     common = parse_common({s.name: texts[s.name] for s in COMMON})
     settings = parse_settings({s.name: texts[s.name] for s in SETTINGS})
+    if settings.get('sim'):
+        settings.setdefault('robot', 'quad')
+    elif not (settings.keys() & {'robot', 'bag'} or common.params_file):
+        raise UserError(
+            'robot: none is given; give a shipped robot or a robot file, or --sim, or --bag'
+        )
     return start(settings, common, arguments.domain_of(args), args.logs)
 
 
@@ -311,12 +318,9 @@ def bench_stream(args: argparse.Namespace) -> int:
     return deliver(report, args.json)
 
 
-UP_DEFAULTS = {'robot': 'quad', 'viz': 'true'}
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from .nodes.table import COMMON, SETTINGS
+    from .nodes.table import COMMON, SETTINGS, UP_DEFAULTS
 
     top = argparse.ArgumentParser(
         prog='lifelong-bayes',
@@ -431,10 +435,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
     for setting in (*SETTINGS, *COMMON):
         flag = {'nargs': '?', 'const': 'true'} if setting.kind is bool else {}
+        told = UP_DEFAULTS.get(setting.name)
         sub.add_argument(
             f'--{setting.name.replace("_", "-")}',
-            default=UP_DEFAULTS.get(setting.name),
-            help=setting.description,
+            help=setting.description + (f' (default: {told})' if told else ''),
             **flag,
         )
     sub.add_argument(

@@ -289,6 +289,7 @@ def test_a_page_does_not_write_over_a_picture_that_is_not_its_own(tmp_path, caps
         (['robot', 'check', 'quad', '--namespace', 'bad ns'], 'is no ROS namespace'),
         (['pretrain', '--seed', '-1'], 'whole number from 0'),
         (['demo', '--seed', '-1'], 'whole number from 0'),
+        (['demo', '--seed', '2147483648'], 'whole number from 0 to 2147483647'),
         (['demo', '--late-budget', '-1'], 'number from 0 to 1'),
         (['demo', '--late-budget', 'nan'], 'number from 0 to 1'),
         (['watch', '--seconds', 'nan'], 'number from 0'),
@@ -313,7 +314,11 @@ def test_a_life_that_is_no_text_is_told_as_one(tmp_path, capsys):
 def test_the_domain_of_the_environment_is_checked_as_well(monkeypatch, capsys):
     pytest.importorskip('rclpy')
     monkeypatch.setenv('ROS_DOMAIN_ID', 'abc')
-    for words in (['watch', '--seconds', '1'], ['up'], ['robot', 'init', '--from-topics']):
+    for words in (
+        ['watch', '--seconds', '1'],
+        ['up', '--sim'],
+        ['robot', 'init', '--from-topics'],
+    ):
         assert "ROS_DOMAIN_ID='abc': give" in fails(capsys, *words)
     assert cli.main(['robot', 'check', 'quad', '--json']) == 0  # it needs no domain
 

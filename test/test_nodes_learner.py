@@ -132,6 +132,11 @@ def test_transitions_of_another_robot_are_told_while_they_come(node):
     assert node.learner.step == 0
 
 
+def test_a_prior_that_is_not_there_is_told(tiny_prior, tmp_path):
+    with started(tiny_prior, tmp_path, prior='nowhere.safetensors') as node:
+        assert 'prior nowhere.safetensors does not exist; make it' in node._failed
+
+
 def test_memory_gets_the_bounds_that_are_given_also_when_it_goes_on(tiny_prior, tmp_path):
     with started(tiny_prior, tmp_path, journal=50) as node:
         config = node.learner.config

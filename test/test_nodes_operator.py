@@ -342,7 +342,6 @@ def test_a_learner_can_be_stopped_and_started_again_and_counts_what_it_missed(
     [
         ('learner', 'state_dir', 'file/state', 'parameter state_dir: cannot write to'),
         ('learner', 'device', 'cuda:7', 'parameter device: cuda:7 is not there'),
-        ('learner', 'prior', 'nowhere.safetensors', 'prior nowhere.safetensors does not exist'),
         (
             'policy',
             'planner_device',

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..experiments.bag import Bag, open_bag
 from . import topics
 from .base import OK, BaseNode, Parameter, run
+from .table import RANGES
 
 AGAIN = ('learner', 'uncertainty_viz')  # what these publish is made anew from what is played
 TICK = 0.002  # s between two looks at what is due
@@ -28,7 +29,9 @@ class Player(BaseNode):
     TASK = 'replay'
     PARAMETERS = (
         Parameter('bag', '', 'folder of the bag to play'),
-        Parameter('speed', 1.0, 'seconds of the recording per second', 0.01, 100.0, live=True),
+        Parameter(
+            'speed', 1.0, 'seconds of the recording per second', *RANGES['speed'], live=True
+        ),
         Parameter('shutdown_at_end', False, 'end the process after the last message'),
     )
 
