@@ -194,6 +194,8 @@ class TestStarts:
         write_bag(tmp_path / 'silent', None, [], None)
         with pytest.raises(UserError, match=r'silent: does not tell .* give --robot FILE'):
             starts({'bag': str(tmp_path / 'silent')})
+        with pytest.raises(UserError, match=r'bag: nowhere: no such bag'):
+            starts({'bag': 'nowhere'})
 
     def test_all_but_a_recorder_may_be_started_again(self):
         assert [entry.name for entry in TABLE if not entry.again] == ['recorder']

@@ -289,7 +289,10 @@ def _recorded_robot(bag: str) -> str:
     """
     from ..experiments.recordings import recorded_spec  # it needs torch, which few starts do
 
-    spec = recorded_spec(Path(bag))
+    try:
+        spec = recorded_spec(Path(bag))
+    except UserError as error:
+        raise UserError(f'bag: {error}') from None
     if spec.name not in robot_names() or spec.differs(load_robot(spec.name)):
         raise UserError(
             f'robot: none is given, and {bag} is of {spec.name}, but not as it is shipped; give '
