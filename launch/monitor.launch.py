@@ -3,11 +3,13 @@
 What is not installed is named and left out. Runs on any machine of the robot's ROS domain.
 """
 
+import sys
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from lifelong_bayes_ros.nodes.table import NAMESPACE, parse_common
+from lifelong_bayes_ros.nodes.table import NAMESPACE, check_words, parse_common
 from lifelong_bayes_ros.nodes.viewers import CLOCK, commands
 
 ARGUMENTS = {
@@ -27,6 +29,7 @@ OWN = ('robot', 'frame', 'rviz', 'plotjuggler', 'clock')  # the others are as fo
 
 def viewers(context: LaunchContext) -> list[ExecuteProcess | LogInfo]:
     """Those that are installed; a word about those that are not."""
+    check_words(sys.argv, __file__, ARGUMENTS)
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     others = {name: given.pop(name) for name in OWN}
     return [

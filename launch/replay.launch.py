@@ -10,7 +10,10 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 DEFAULTS = {
-    'robot': ('quad', 'robot that was recorded: shipped name, or robot file'),
+    'robot': (
+        '',
+        'robot that was recorded: shipped name, or robot file; not set: as the bag tells',
+    ),
     'bag': (None, 'folder of the recording'),  # must be given
     'speed': ('1.0', 'seconds of the recording played per second'),
     'viz': ('true', 'publish what RViz shows'),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .nodes.table import RANGES, parse_common
 from .robot.names import NAMESPACE
 
 
@@ -28,7 +29,7 @@ def within(kind: type[int] | type[float], low: int, high: int) -> Callable[[str]
     return read
 
 
-seed = within(int, 0, 2**32 - 1)
+seed = within(int, *RANGES['seed'])
 share = within(float, 0, 1)
 seconds = within(float, 0, 10**9)
 domain_id = within(int, 0, 232)  # higher ones would need ports that there are not
@@ -54,8 +55,6 @@ def paths(text: str) -> list[Path]:
 
 def namespace(text: str) -> str:
     """A ROS namespace, with its leading slash."""
-    from .nodes.table import parse_common
-
     try:
         return parse_common({'namespace': text}).namespace
     except UserError as error:

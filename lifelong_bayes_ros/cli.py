@@ -20,7 +20,7 @@ from rich.table import Table
 from . import threads  # noqa: F401  isort: skip  (before numpy)
 from . import arguments, memory_commands, policy_commands, robot_commands, watch_commands
 from .errors import UserError, of_a_path
-from .paths import check_writable_file
+from .paths import check_writable, check_writable_file
 
 console = Console(stderr=True)
 
@@ -100,8 +100,13 @@ def demo(args: argparse.Namespace) -> int:
     """Run the main job."""
     from .experiments.demo import run_demo
 
+    if args.late_budget is not None and not args.realtime:
+        raise UserError(
+            f'--late-budget {args.late_budget:g}: is for --realtime only; leave it out'
+        )
+    budget = 0.05 if args.late_budget is None else args.late_budget
     out = args.out or Path(f'out/demo-{args.robot}-{args.seed}')
-    return run_demo(args.robot, args.seed, out, args.realtime, args.late_budget, args.json)
+    return run_demo(args.robot, args.seed, out, args.realtime, budget, args.json)
 
 
 def life(args: argparse.Namespace) -> int:
@@ -203,6 +208,10 @@ def replay(args: argparse.Namespace) -> int:
     from .experiments.replay import replay_bag
 
     if args.method is not None:
+        if args.out is not None:
+            raise UserError(
+                f'--out {args.out}: is not for --method, which keeps no state; leave it out'
+            )
         from .experiments.compare import compare_command
 
         with status_bar() as status:
@@ -243,8 +252,15 @@ def up(args: argparse.Namespace) -> int:
 
     texts = {s.name: getattr(args, s.name) or '' for s in (*SETTINGS, *COMMON)}
     texts['realtime'] = texts['realtime'] or texts['sim']
+    texts['viz'] = texts['viz'] or 'true'
     common = parse_common({s.name: texts[s.name] for s in COMMON})
     settings = parse_settings({s.name: texts[s.name] for s in SETTINGS})
+    if settings.get('sim'):
+        settings.setdefault('robot', 'quad')
+    elif not (settings.keys() & {'robot', 'bag'} or common.params_file):
+        raise UserError(
+            'robot: none is given; give a shipped robot or a robot file, or --sim, or --bag'
+        )
     return start(settings, common, arguments.domain_of(args), args.logs)
 
 
@@ -279,6 +295,8 @@ def bench_lives(args: argparse.Namespace) -> int:
     jobs = 2 if args.jobs is None else args.jobs
     if jobs < 1:
         raise UserError(f'--jobs {jobs}: give at least 1')
+    if args.out is not None:
+        check_writable(args.out, '--out')
     measure = risk_report if args.what == 'risk' else policy_report
     with status_bar() as status:
         report = measure(status, seeds_of(args.seeds or '10'), args.out, jobs)
@@ -311,12 +329,9 @@ def bench_stream(args: argparse.Namespace) -> int:
     return deliver(report, args.json)
 
 
-UP_DEFAULTS = {'robot': 'quad', 'viz': 'true'}
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from .nodes.table import COMMON, SETTINGS
+    from .nodes.table import COMMON, SETTINGS, UP_DEFAULTS
 
     top = argparse.ArgumentParser(
         prog='lifelong-bayes',
@@ -354,7 +369,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         '--late-budget',
         type=arguments.share,
-        default=0.05,
         help='with --realtime: share of control steps that may come late (default 0.05)',
     )
     sub.add_argument('--json', action='store_true', help='print report.json on stdout')
@@ -431,10 +445,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command('up', up, 'start the nodes where there is no `launch`; ends with Ctrl-C')
     for setting in (*SETTINGS, *COMMON):
         flag = {'nargs': '?', 'const': 'true'} if setting.kind is bool else {}
+        told = UP_DEFAULTS.get(setting.name)
         sub.add_argument(
             f'--{setting.name.replace("_", "-")}',
-            default=UP_DEFAULTS.get(setting.name),
-            help=setting.description,
+            help=setting.description + (f' (default: {told})' if told else ''),
             **flag,
         )
     sub.add_argument(

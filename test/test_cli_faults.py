@@ -14,7 +14,14 @@ from rosbags.typesys import Stores, get_typestore
 
 from lifelong_bayes_ros import cli
 from lifelong_bayes_ros.errors import UserError, of_a_path
-from lifelong_bayes_ros.experiments import bench_stream, demo, lives, page
+from lifelong_bayes_ros.experiments import (
+    bench_policy,
+    bench_risk,
+    bench_stream,
+    demo,
+    lives,
+    page,
+)
 from lifelong_bayes_ros.experiments.bag import TYPES, content, open_bag
 from lifelong_bayes_ros.learning.store import STATE
 from lifelong_bayes_ros.paths import share_dir
@@ -108,12 +115,17 @@ def test_where_nothing_can_be_written_a_command_says_so(tmp_path, capsys):
     assert str(tmp_path / 'file') in said and 'a folder is needed' in said
 
 
-@pytest.mark.parametrize('command', [('life', '--robots', 'quad'), ('bench', 'stream')])
+@pytest.mark.parametrize(
+    'command',
+    [('life', '--robots', 'quad'), ('bench', 'stream'), ('bench', 'risk'), ('bench', 'policy')],
+)
 def test_where_results_cannot_be_written_is_told_before_the_work(
     command, tmp_path, monkeypatch, capsys
 ):
     for module in (lives, bench_stream):
         monkeypatch.setattr(module, 'trainings', lambda units: pytest.fail('it has begun'))
+    for module in (bench_risk, bench_policy):
+        monkeypatch.setattr(module, 'Training', lambda robot: pytest.fail('it has begun'))
     (tmp_path / 'file').touch()
     said = fails(capsys, *command, '--out', tmp_path / 'file' / 'results')
     assert f'--out: cannot write to {tmp_path}/file/results (Not a directory); give' in said
@@ -289,8 +301,15 @@ def test_a_page_does_not_write_over_a_picture_that_is_not_its_own(tmp_path, caps
         (['robot', 'check', 'quad', '--namespace', 'bad ns'], 'is no ROS namespace'),
         (['pretrain', '--seed', '-1'], 'whole number from 0'),
         (['demo', '--seed', '-1'], 'whole number from 0'),
+        (['demo', '--seed', '2147483648'], 'whole number from 0 to 2147483647'),
         (['demo', '--late-budget', '-1'], 'number from 0 to 1'),
         (['demo', '--late-budget', 'nan'], 'number from 0 to 1'),
+        (['demo', '--late-budget', '0.1'], '--late-budget 0.1: is for --realtime only; leave it'),
+        (
+            ['demo', '--robot', ROBOTS / 'quad.yaml'],
+            "quad.yaml': give one of arm, base, cartpole, diffdrive, quad, six_axis",
+        ),
+        (['replay', 'bag', '--out', 'x', '--method', 'all'], '--out x: is not for --method'),
         (['watch', '--seconds', 'nan'], 'number from 0'),
         (['watch', '--seconds', '-1'], 'number from 0'),
         (['life', '--methods', 'nope'], '--methods: '),
@@ -313,7 +332,11 @@ def test_a_life_that_is_no_text_is_told_as_one(tmp_path, capsys):
 def test_the_domain_of_the_environment_is_checked_as_well(monkeypatch, capsys):
     pytest.importorskip('rclpy')
     monkeypatch.setenv('ROS_DOMAIN_ID', 'abc')
-    for words in (['watch', '--seconds', '1'], ['up'], ['robot', 'init', '--from-topics']):
+    for words in (
+        ['watch', '--seconds', '1'],
+        ['up', '--sim'],
+        ['robot', 'init', '--from-topics'],
+    ):
         assert "ROS_DOMAIN_ID='abc': give" in fails(capsys, *words)
     assert cli.main(['robot', 'check', 'quad', '--json']) == 0  # it needs no domain
 

@@ -87,6 +87,13 @@ def test_every_launch_argument_shown_is_a_setting(path):
         assert set(re.findall(r'(\w+):=', line)) <= known, line
 
 
+def test_a_jetson_is_given_what_setup_asks_for():
+    asked = re.search(r'install_requires=\[(.*?)\]', (ROOT / 'setup.py').read_text(), re.DOTALL)[1]
+    page = (ROOT / 'docs' / 'jetson.md').read_text()
+    for requirement in re.findall(r"'(.+?)'", asked):
+        assert requirement.startswith('torch') or f'"{requirement}"' in page
+
+
 @pytest.mark.parametrize(
     'words',
     [

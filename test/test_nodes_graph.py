@@ -254,13 +254,13 @@ def test_faults_of_others_are_contained_in_real_time(tiny, tmp_path):
 
 def test_a_node_that_cannot_start_says_why(tmp_path):
     groups = []
-    with Bringup({'robot': 'quod'}, tmp_path / 'log', private=True) as bringup:
+    settings = {'robot': 'quad', 'device': 'tpu'}
+    with Bringup(settings, tmp_path / 'log', private=True) as bringup:
         with pytest.raises(UserError) as caught:
             bringup.start()
         groups += [process.pid for process in bringup.processes.values()]
     message = str(caught.value)
-    assert "unknown robot 'quod'" in message
-    assert 'arm, base, cartpole, diffdrive, quad' in message
+    assert "parameter device: 'tpu' is none of cpu, cuda" in message
     assert 'Traceback' not in message
     assert groups
     assert all(is_gone(group) for group in groups)

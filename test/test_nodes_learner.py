@@ -17,8 +17,10 @@ from lifelong_bayes_ros.learning.codec import encode_prior
 from lifelong_bayes_ros.learning.store import load_state, revised
 from lifelong_bayes_ros.nodes.base import OK, WARN
 from lifelong_bayes_ros.nodes.bringup import claim_domain
+from lifelong_bayes_ros.nodes.codecs import transition_to_msg
 from lifelong_bayes_ros.nodes.learner import LearnerNode
-from plants import HOME, stream
+from lifelong_bayes_ros.nodes.topics import TRANSITION
+from plants import HOME, QUAD, stream
 
 
 @contextmanager
@@ -114,6 +116,25 @@ def test_a_command_may_read_the_state_of_a_learner_but_change_it_only_once_it_is
     node.trigger_configure()
     node.trigger_activate()
     assert node.learner.library.notes == {'nominal': 'mine'}
+
+
+def test_transitions_of_another_robot_are_told_while_they_come(node):
+    (subscription,) = [s for s, entry in node._inputs.items() if entry.topic is TRANSITION]
+    others = QUAD.model_copy(update={'name': 'other'})
+    (step,) = stream(HOME, 1, 0)
+    for _ in range(2):
+        subscription.callback(transition_to_msg(others, step))
+        node.diagnose()
+        (told,) = node.complaints()
+        assert 'transition of robot other, ' in told and 'same robot file' in told
+        node.diagnose()
+        assert node.complaints() == []
+    assert node.learner.step == 0
+
+
+def test_a_prior_that_is_not_there_is_told(tiny_prior, tmp_path):
+    with started(tiny_prior, tmp_path, prior='nowhere.safetensors') as node:
+        assert 'prior nowhere.safetensors does not exist; make it' in node._failed
 
 
 def test_memory_gets_the_bounds_that_are_given_also_when_it_goes_on(tiny_prior, tmp_path):

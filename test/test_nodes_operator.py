@@ -23,6 +23,8 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -38,11 +40,13 @@ from lifelong_bayes_ros.nodes.codecs import (
     state_messages,
     transition_to_msg,
 )
+from lifelong_bayes_ros.nodes.player import Player
 from lifelong_bayes_ros.nodes.table import Common
 from lifelong_bayes_ros.nodes.this_machine import this_machine
 from lifelong_bayes_ros.robot.spec import load_robot
 from lifelong_bayes_ros.robot.transitions import Flag
 from lifelong_bayes_ros.robot.transitions import Transition as Step
+from test_cli import write_bag
 
 QUAD = load_robot('quad')
 ODOM = topics.state_topics(QUAD)['odom']
@@ -338,7 +342,6 @@ def test_a_learner_can_be_stopped_and_started_again_and_counts_what_it_missed(
     [
         ('learner', 'state_dir', 'file/state', 'parameter state_dir: cannot write to'),
         ('learner', 'device', 'cuda:7', 'parameter device: cuda:7 is not there'),
-        ('learner', 'prior', 'nowhere.safetensors', 'prior nowhere.safetensors does not exist'),
         (
             'policy',
             'planner_device',
@@ -443,6 +446,64 @@ def test_what_was_recorded_is_played_byte_for_byte(tmp_path):
         operator.until(lambda: len(heard) >= 30, 'all transitions')
         operator.reads('again/player', 'the bag is over', OK)
     assert heard == expected
+
+
+@contextmanager
+def player(**given):
+    """A player by itself, configured if it can be, alone in a domain of its own."""
+    domain, lock = claim_domain()
+    arguments = [a for name, value in given.items() for a in ('-p', f'{name}:={value}')]
+    rclpy.init(args=['--ros-args', *arguments], domain_id=domain)
+    node = Player()
+    try:
+        node.trigger_configure()
+        yield node
+        if not node._failed:
+            node.trigger_cleanup()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        lock.close()
+
+
+def test_what_is_played_keeps_its_topic_though_another_ends_alike(tmp_path):
+    source = QUAD.sources['odom'].model_copy(update={'topic': '/base/odom'})
+    robot = tmp_path / 'robot.yaml'
+    robot.write_text(QUAD.model_copy(update={'sources': {'odom': source}}).dump())
+    store = get_typestore(Stores.ROS2_JAZZY)
+    offered = {
+        '/theirs/plan': topics.PLAN,
+        '/theirs/uncertainty/plan': topics.PLAN_SPREAD,
+        '/r1/clock': topics.CLOCK,
+        '/base/odom': ODOM,
+        '/camera/base/odom': ODOM,
+        '/theirs/belief/memory': topics.MEMORY,  # the learner's, which is made anew
+    }
+    with Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for name, topic in offered.items():
+            writer.add_connection(name, topics.type_name(topic), typestore=store)
+    with player(robot=robot, bag=tmp_path / 'bag') as node:
+        connections = {c.id: c.topic for c in node.reader.connections}
+        played = {connections[k]: output.topic_name for k, output in node.outputs.items()}
+    assert played == {
+        '/theirs/plan': '/lifelong/plan',
+        '/theirs/uncertainty/plan': '/lifelong/uncertainty/plan',
+        '/r1/clock': '/clock',
+        '/base/odom': '/base/odom',
+    }
+
+
+@pytest.mark.parametrize('robot', ['quad', 'arm', 'another quad'])
+def test_a_bag_of_another_robot_is_refused(robot, tmp_path, tiny_prior):
+    write_bag(tmp_path / 'bag', tiny_prior, steps(3), None)
+    if robot == 'another quad':
+        robot = tmp_path / 'robot.yaml'
+        robot.write_text(QUAD.model_copy(update={'period': 0.02}).dump())
+    with player(robot=robot, bag=tmp_path / 'bag') as node:
+        said = node._failed
+    words = {'quad': '', 'arm': 'name is quad, here arm; '}
+    assert words.get(robot, 'period_ns is 30000000, here 20000000; ') in said
+    assert bool(said) == (robot != 'quad')
 
 
 def test_a_first_robot_file_is_written_from_a_running_robot(tmp_path):

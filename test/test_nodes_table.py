@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import sys
+from dataclasses import replace
 from inspect import signature
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -21,8 +22,10 @@ from lifelong_bayes_ros.nodes import topics, viewers
 from lifelong_bayes_ros.nodes.base import SHARED, BaseNode
 from lifelong_bayes_ros.nodes.table import (
     COMMON,
+    RANGES,
     SETTINGS,
     TABLE,
+    UP_DEFAULTS,
     Common,
     check_words,
     parse_common,
@@ -32,6 +35,7 @@ from lifelong_bayes_ros.nodes.table import (
 )
 from lifelong_bayes_ros.paths import share_dir
 from lifelong_bayes_ros.robot.spec import load_robot
+from test_cli import write_bag
 
 LAUNCH = sorted((share_dir() / 'launch').glob('*.launch.py'))
 NAMES = [entry.name for entry in TABLE]
@@ -57,6 +61,10 @@ def test_every_entry_is_a_node_that_takes_its_settings(entry):
     assert set(entry.settings) <= set(parameters)
     assert len(parameters) == len(set(parameters))
     assert all(row.description for row in kind.PARAMETERS)
+    ranges = {row.name: (row.low, row.high) for row in kind.PARAMETERS if row.low is not None}
+    assert {name: RANGES[name] for name in ranges.keys() & set(entry.settings)} == {
+        name: ends for name, ends in ranges.items() if name in entry.settings
+    }
     assert callable(importlib.import_module(entry.module).main)
 
 
@@ -155,7 +163,7 @@ class TestStarts:
     def test_a_bag_and_a_simulated_robot_exclude_each_other(self):
         with pytest.raises(UserError, match=r"bag: 'b' .* leave out either bag or sim"):
             starts({'robot': 'quad', 'sim': True, 'realtime': True, 'bag': 'b'})
-        assert starts({'robot': 'quad', 'sim': False, 'bag': 'b'})
+        assert starts({'robot': 'quad', 'sim': False, 'bag': '.'})
 
     def test_a_recording_that_is_there_is_found_before_anything_starts(self, tmp_path):
         settings = {'robot': 'quad', 'out': str(tmp_path)}
@@ -163,11 +171,37 @@ class TestStarts:
             starts(settings)
         assert starts(settings, '-recorder')  # it is the other machine's
 
+    def test_what_is_not_there_is_told_before_anything_starts(self):
+        with pytest.raises(UserError, match="unknown robot 'nope'"):
+            starts({'robot': 'nope'})
+        for name in ('prior', 'bag'):
+            settings = {'robot': 'quad', name: 'nowhere'}
+            with pytest.raises(UserError, match=f'{name}: nowhere does not exist; '):
+                starts(settings)
+            assert starts(settings, '-learner' if name == 'prior' else 'learner')
+
+    def test_a_bag_tells_which_robot_was_recorded(self, tiny_prior, tmp_path):
+        write_bag(tmp_path / 'bag', tiny_prior, [], None)
+        started = starts({'bag': str(tmp_path / 'bag')})
+        assert [s.parameters['robot'] for s in started] == ['quad', 'quad']
+        other = load_robot('quad').model_copy(update={'period': 0.02})
+        dynamics = replace(tiny_prior.dynamics, spec=other)
+        write_bag(tmp_path / 'other', replace(tiny_prior, dynamics=dynamics), [], None)
+        with pytest.raises(
+            UserError, match=r'robot: .*other is of quad, but not as it is shipped'
+        ):
+            starts({'bag': str(tmp_path / 'other')})
+        write_bag(tmp_path / 'silent', None, [], None)
+        with pytest.raises(UserError, match=r'silent: does not tell .* give --robot FILE'):
+            starts({'bag': str(tmp_path / 'silent')})
+        with pytest.raises(UserError, match=r'bag: nowhere: no such bag'):
+            starts({'bag': 'nowhere'})
+
     def test_all_but_a_recorder_may_be_started_again(self):
         assert [entry.name for entry in TABLE if not entry.again] == ['recorder']
 
     def test_a_recording_takes_the_place_of_robot_and_policy(self):
-        started = {s.node.name: s.parameters for s in starts({'robot': 'quad', 'bag': 'b'})}
+        started = {s.node.name: s.parameters for s in starts({'robot': 'quad', 'bag': '.'})}
         assert list(started) == ['learner', 'player']
         assert started['player']['wait_for'] == 'learner,player'
 
@@ -209,9 +243,17 @@ class TestStarts:
             ('rate', 'fast'),
             ('viz', '{'),
             ('life', ''),
+            ('seed', '-1'),
+            ('seed', '2147483648'),
+            ('rate', '0'),
+            ('rate', '.nan'),
+            ('steps', '-1'),
+            ('speed', '1000'),
+            ('device', 'foo'),
+            ('planner_device', 'cuda:'),
         ],
     )
-    def test_values_of_another_kind_are_refused_by_name(self, name, text):
+    def test_values_of_another_kind_or_range_are_refused_by_name(self, name, text):
         if not text:
             assert parse_settings({name: text}) == {}
             return
@@ -265,7 +307,7 @@ class TestLaunch:
         if expected == SIMULATED:
             given |= {'sim': 'true', 'life': 'quad'}
         elif expected:
-            given |= {'bag': 'recorded'}
+            given |= {'bag': str(tmp_path)}
         context = LaunchContext()
         found = []
 
@@ -289,8 +331,17 @@ class TestLaunch:
         ):
             with pytest.raises(UserError, match=r'bags: .*did you mean bag\?'):
                 check_words(words, file)
-            check_words([*words[:-1], 'bag:=x', 'schedule:=quad', 'nodes:=learner'], file)
+            check_words([*words[:-1], 'bag:=x', 'nodes:=learner'], file)
         check_words(['launch', 'their_robot', 'robot.launch.py', 'theirs:=1'], file)
+
+    @pytest.mark.parametrize('path', LAUNCH, ids=lambda path: path.name)
+    def test_a_name_is_known_only_where_it_is_declared(self, path):
+        words = ['launch', 'lifelong_bayes_ros', path.name, 'schedule:=quad']
+        if "'schedule':" in path.read_text():
+            check_words(words, str(LAUNCH[0]))
+            return
+        with pytest.raises(UserError, match=r'schedule: there is no such argument'):
+            check_words(words, str(LAUNCH[0]))
 
 
 class TestUp:
@@ -308,6 +359,7 @@ class TestUp:
         file = tmp_path / 'p.yaml'
         file.write_text('')
         texts = {s.name: {bool: 'true', int: '3', float: '2.5'}.get(s.kind, 'x') for s in SETTINGS}
+        texts |= {'device': 'cuda:1', 'planner_device': 'auto'}
         texts |= {'namespace': 'a/b', 'nodes': '-learner', 'params_file': str(file)}
         texts |= {'log_level': 'debug', 'use_sim_time': 'true', 'autostart': 'false'}
         words = [f'--{k.replace("_", "-")}={v}' for k, v in texts.items()]
@@ -323,6 +375,21 @@ class TestUp:
         assert settings == {'robot': 'quad', 'viz': True, 'sim': True, 'realtime': True}
         assert common == Common()
         assert domain is None
+        assert cli.main(['up', '--bag', 'b']) == 0
+        assert started[1][0] == {'bag': 'b', 'viz': True}
+
+    def test_a_robot_must_be_named_unless_it_is_simulated_or_recorded(self, started, capsys):
+        for words in ((), ('--sim', 'false')):
+            assert cli.main(['up', *words]) == 2
+            assert 'robot: none is given' in capsys.readouterr().err
+        assert started == []
+
+    def test_its_help_tells_what_it_sets_by_itself(self, capsys):
+        with pytest.raises(SystemExit):
+            cli.main(['up', '--help'])
+        said = ' '.join(capsys.readouterr().out.split())
+        for told in UP_DEFAULTS.values():
+            assert f'(default: {told})' in said
 
     @pytest.mark.parametrize(
         'words',
@@ -343,6 +410,8 @@ class TestUp:
         ('words', 'said'),
         [
             (('--bag', 'b'), "bag: 'b' is played in the place of a robot"),
+            (('--robot', 'nope'), "unknown robot 'nope'"),
+            (('--prior', 'nowhere'), 'prior: nowhere does not exist'),
             (('--robot', 'arm', '--life', 'quad'), 'life quad: regimes.C: actuator_gain.actuator'),
         ],
     )
@@ -398,6 +467,13 @@ class TestViewers:
         own = {name: f'some {name}' for name in names if name != 'common'}
         monitor['viewers']({'namespace': '/r1', 'use_sim_time': 'true'} | own)
         assert given == own
+        words = ['ros2', 'launch', 'lifelong_bayes_ros', 'monitor.launch.py', 'robots:=arm']
+        monkeypatch.setattr(sys, 'argv', words)
+        with pytest.raises(UserError, match=r'robots: .* did you mean robot\?'):
+            monitor['viewers'](own)
+        monkeypatch.setattr(sys, 'argv', [*words[:-1], 'seed:=1'])
+        with pytest.raises(UserError, match=r'seed: there is no such argument'):
+            monitor['viewers'](own)
 
     def test_a_view_that_is_not_there(self):
         with pytest.raises(UserError, match=r'nowhere.rviz does not exist'):

@@ -106,13 +106,20 @@ def test_a_belief_of_another_robot_or_prior_is_refused_by_name():
             assert word in str(caught.value)
 
 
-def test_a_belief_of_another_format_is_refused_by_version(monkeypatch):
-    monkeypatch.setattr(codec, 'VERSION', 99)
+@pytest.mark.parametrize(
+    ('version', 'mend'),
+    [
+        (99, 'written by a newer version of this package; update it here'),
+        (1, 'read it with the version that wrote it; a prior can be made again with `lifelong'),
+        ('²', 'read it with the version that wrote it; a prior can be made again with `lifelong'),
+    ],
+)
+def test_a_belief_of_another_format_is_refused_by_version(monkeypatch, version, mend):
+    monkeypatch.setattr(codec, 'VERSION', version)
     data = encode_belief(small_belief(), 'abc')
     monkeypatch.undo()
-    with pytest.raises(
-        UserError, match=rf"my belief: format version '99', .* reads {codec.VERSION}"
-    ):
+    told = rf"my belief: format version '{version}', this package reads {codec.VERSION}; {mend}"
+    with pytest.raises(UserError, match=told):
         decode_belief(data, 'abc', 'my belief')
 
 

@@ -193,6 +193,7 @@ def test_the_terminal_shows_state_beliefs_events_and_diagnostics(run):
         assert f' {name} ' in run.screen
     for text in ('regime nominal', 'regime new', 'surprise', 'model', 'policy: control', '±'):
         assert text in run.screen
+    assert 'lost 0' in run.screen
     for event in run.events:
         assert f'step {event["step"]}: {event["event"]}' in run.screen
 

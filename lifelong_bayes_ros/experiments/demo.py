@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..learning.store import STATE, write_atomically
-from ..robot.spec import RobotSpec, load_robot
+from ..robot.spec import RobotSpec, load_robot, robot_names
 from .bag import read_trace
 from .life import Trace
 from .lives import result, run_baselines, run_ours
@@ -26,7 +26,7 @@ from .metrics import summarise
 from .page import PAGE, PICTURE, REPORT
 from .priors import prior_for
 from .report import draw_life, print_summary
-from .schedule import Life, load_life
+from .schedule import Life, life_names, load_life
 
 STALL = 60.0  # s of wall time without a step after which the run is given up
 MARK = '.lifelong-bayes-demo'  # file that a demo writes first: it may clear that folder later
@@ -98,8 +98,11 @@ def run_demo(
     """Run the demo; returns the exit status.
 
     Raises:
-        UserError: unknown robot, `out` holds something else, or a node failed.
+        UserError: no shipped robot with a life, `out` holds something else, or a node failed.
     """
+    known = [name for name in robot_names() if name in life_names()]
+    if robot not in known:
+        raise UserError(f'--robot {robot!r}: give one of {", ".join(known)}')
     console = Console(stderr=True)
     spec, life = load_robot(robot), load_life(robot)
     _clear(out)

@@ -60,10 +60,16 @@ def unpack(kind: str, data: bytes, where: str) -> tuple[dict[str, np.ndarray], d
         raise UserError(f'{where}: truncated or not a {kind} of this package ({error})') from None
     if header.get('kind') != kind:
         raise UserError(f'{where}: holds a {header.get("kind")!r}, expected a {kind!r}')
-    if header.get('version') != str(VERSION):
+    version = header.get('version')
+    if version != str(VERSION):
+        mend = (
+            'read it with the version that wrote it; a prior can be made again with '
+            '`lifelong-bayes pretrain`'
+        )
+        if version and version.isdecimal() and int(version[:9]) > VERSION:
+            mend = 'written by a newer version of this package; update it here'
         raise UserError(
-            f'{where}: format version {header.get("version")!r}, this package reads {VERSION}; '
-            'make it again with this version'
+            f'{where}: format version {version!r}, this package reads {VERSION}; {mend}'
         )
     if header.get('sha256') != _digest(arrays, header.get('meta', '')):
         raise UserError(f'{where}: its content does not match its hash; it is damaged')

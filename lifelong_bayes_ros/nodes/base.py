@@ -51,7 +51,7 @@ from ..robot.spec import RobotSpec, load_robot
 from . import topics
 from .executor import Executor, Unserved
 from .inputs import Input, unheard
-from .table import parameter_names
+from .table import RANGES, parameter_names
 from .topics import Topic
 
 RECORDER = 'recorder'  # hears everything
@@ -97,7 +97,7 @@ class Parameter:
 
 
 ROBOT = Parameter('robot', '', 'shipped robot by name, or path of a robot file (.yaml)')
-SEED = Parameter('seed', 0, 'seed of all random numbers of the node', 0, 2**31 - 1)
+SEED = Parameter('seed', 0, 'seed of all random numbers of the node', *RANGES['seed'])
 AUTOSTART = Parameter('autostart', False, 'configure and activate without a lifecycle manager')
 WAIT_FOR = Parameter('wait_for', '', 'nodes (comma-separated) that must be able to hear this one')
 CPUS = Parameter('cpus', '', 'cores that it keeps to, a text like "0" or "2-3"; empty: any')

@@ -6,6 +6,7 @@ import torch
 
 from ..control.arrays import torch_device
 from ..errors import UserError
+from .table import check_device
 
 
 def usable_device(parameter: str, name: str) -> str:
@@ -16,9 +17,7 @@ def usable_device(parameter: str, name: str) -> str:
     """
     if name == 'auto':
         return 'cuda' if torch.cuda.is_available() else 'cpu'
-    kind, _, number = name.partition(':')
-    if name != 'cpu' and (kind != 'cuda' or (number and not number.isdigit())):
-        raise UserError(f'parameter {parameter}: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
+    check_device(f'parameter {parameter}', name)
     try:
         torch_device(name)
     except UserError as error:

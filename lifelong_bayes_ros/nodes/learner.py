@@ -145,6 +145,7 @@ class LearnerNode(BaseNode):
             **({} if self.policy is None else {'choices left out': self.policy.left_out}),
         }
         recently, self.lost_before = self.lost - self.lost_before, self.lost
+        self.why = self.left_out({})  # such as transitions of another robot
         if self.unsaved:
             return WARN, self.unsaved, figures
         if recently:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..experiments.bag import open_bag
+from ..experiments.bag import Bag, open_bag
 from . import topics
 from .base import OK, BaseNode, Parameter, run
+from .table import RANGES
 
 AGAIN = ('learner', 'uncertainty_viz')  # what these publish is made anew from what is played
 TICK = 0.002  # s between two looks at what is due
@@ -28,7 +29,9 @@ class Player(BaseNode):
     TASK = 'replay'
     PARAMETERS = (
         Parameter('bag', '', 'folder of the bag to play'),
-        Parameter('speed', 1.0, 'seconds of the recording per second', 0.01, 100.0, live=True),
+        Parameter(
+            'speed', 1.0, 'seconds of the recording per second', *RANGES['speed'], live=True
+        ),
         Parameter('shutdown_at_end', False, 'end the process after the last message'),
     )
 
@@ -36,7 +39,9 @@ class Player(BaseNode):
         self.spec = self.load_spec()
         self.speed = self.value('speed')
         self.opened = ExitStack()
-        self.reader = self.opened.enter_context(open_bag(Path(self.value('bag')))).reader
+        bag = self.opened.enter_context(open_bag(Path(self.value('bag'))))
+        self._check_robot(bag)
+        self.reader = bag.reader
         known = [
             *topics.FIXED,
             *topics.state_topics(self.spec).values(),
@@ -46,9 +51,8 @@ class Player(BaseNode):
         wanted = {t.name: t for t in known if t.node not in AGAIN and t not in unheard}
         self.outputs = {}
         for connection in self.reader.connections:
-            # Recorded under whatever namespace; played in this one.
-            name = next((n for n in wanted if connection.topic.endswith('/' + n.strip('/'))), None)
-            if name is None:
+            name = _known_as(connection.topic, [t.name for t in known])
+            if name not in wanted:
                 continue
             expected = topics.type_name(wanted[name])
             if connection.msgtype != expected:
@@ -84,6 +88,18 @@ class Player(BaseNode):
         self.opened.close()
         return super().on_cleanup(state)
 
+    def _check_robot(self, bag: Bag) -> None:
+        """Refuse a bag that tells of another robot, all of whose transitions a learner refuses."""
+        try:
+            recorded = bag.prior()[0].dynamics.spec
+        except UserError:  # without a learner, or of another version
+            return
+        if differs := self.spec.differs(recorded):
+            raise UserError(
+                f'{self.value("bag")}: recorded of another robot: {differs}; give the robot that '
+                'was recorded'
+            )
+
     def _play(self) -> None:
         now = time.monotonic()
         self.at_ns += round((now - self.looked_at) * self.speed * 1e9)
@@ -95,6 +111,17 @@ class Player(BaseNode):
             self.next = next(self.messages, None)
         if self.next is None and self.value('shutdown_at_end'):
             self.stop.set()
+
+
+def _known_as(topic: str, names: Iterable[str]) -> str | None:
+    """The name that a topic has here, recorded under whatever namespace; None: it has none.
+
+    Of several that it ends with the longest; a name that begins with / is in no namespace, but
+    for the clock, which each simulated robot may have in its own.
+    """
+    fits = [n for n in names if topic == n or topic.endswith(f'/{n}')]
+    fits += [topics.CLOCK.name] * topic.endswith(topics.CLOCK.name)
+    return max(fits, key=len, default=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,6 +46,7 @@ from .figures import Figures
 from .forecaster import Forecaster
 from .goals import read_goal
 from .operator import NOT_YET, Operator
+from .table import RANGES
 
 torch.set_num_threads(1)
 
@@ -70,11 +71,21 @@ class Policy(BaseNode):
     PARAMETERS = (
         Parameter('lockstep', False, 'wait for the belief that knows of a state'),
         Parameter(
-            'max_belief_age', 1.0, 'seconds after which a belief is stale', 0.001, 3600.0, True
+            'max_belief_age',
+            1.0,
+            'seconds after which a belief is stale',
+            *RANGES['max_belief_age'],
+            live=True,
         ),
         Parameter('enabled_at_start', True, 'act without a call of ~/enable'),
         Parameter('enabled', True, 'false: stop as ~/estop does; true: as ~/enable', live=True),
-        Parameter('plan_rate_hz', 5.0, 'most plans published per second', 0.1, 1000.0, True),
+        Parameter(
+            'plan_rate_hz',
+            5.0,
+            'most plans published per second',
+            *RANGES['plan_rate_hz'],
+            live=True,
+        ),
         Parameter(
             'beta',
             -1.0,

@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ..robot.names import NAMESPACE
 from . import topics
 from .base import LIMITS, SHARED, BaseNode, Parameter
-from .table import COMMON, SETTINGS, TABLE, NodeEntry
+from .table import COMMON, SETTINGS, TABLE, UP_DEFAULTS, NodeEntry
 from .topics import COMMAND_TYPES, FIXED, GOAL_TYPES, STATE_TYPES, type_name
 
 HEAD = f"""# Topics, services and parameters
@@ -119,6 +119,8 @@ def page() -> str:
             ('setting', 'meaning'), ((f'`{s.name}`', s.description) for s in (*SETTINGS, *COMMON))
         )
     )
+    told = '; '.join(f'`{name}`: {words}' for name, words in UP_DEFAULTS.items())
+    parts.append(f'What `lifelong-bayes up` takes where it is not given: {told}.\n')
     return '\n'.join(parts)
 
 

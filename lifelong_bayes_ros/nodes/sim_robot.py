@@ -22,7 +22,7 @@ from .codecs import (
     state_messages,
     to_stamp,
 )
-from .table import life_of
+from .table import RANGES, life_of
 
 REMEMBERED = 100  # states whose answers may still come late
 RESEND = 0.5  # s of wall time without an answer after which a state is published again
@@ -40,7 +40,7 @@ class SimRobot(BaseNode):
     TASK = 'simulation'
     PARAMETERS = (
         Parameter('life', '', 'life of hidden shifts: shipped robot name or file; empty: none'),
-        Parameter('steps', 0, 'control steps to run; 0: the whole life', 0, 10**9),
+        Parameter('steps', 0, 'control steps to run; 0: the whole life', *RANGES['steps']),
         Parameter('lockstep', True, 'wait for the action that answers a state'),
         Parameter('realtime', False, 'follow the wall clock instead of lockstep'),
         Parameter('shutdown_at_end', False, 'end the process after the last step'),

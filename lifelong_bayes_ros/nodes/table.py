@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..cores import other_cores
 from ..errors import UserError
 from ..experiments.schedule import Life, load_life
 from ..robot.names import NAMESPACE
-from ..robot.spec import RobotSpec, load_robot
+from ..robot.spec import RobotSpec, load_robot, robot_names
 
 PACKAGE = 'lifelong_bayes_ros'
 
@@ -30,14 +30,18 @@ class Setting:
     name: str
     description: str
     kind: type = str
+    low: float | None = None  # of a number, as of the parameters of this name
+    high: float | None = None
 
     def parse(self, text: str) -> Any:
         """The value of a text that is not empty.
 
         Raises:
-            UserError: none of this kind.
+            UserError: none of this kind, or out of range.
         """
         if self.kind is str:
+            if self.name in DEVICES:
+                check_device(self.name, text)
             return text
         try:
             value = yaml.safe_load(text)
@@ -48,6 +52,8 @@ class Setting:
         if type(value) is not self.kind:
             wanted = {bool: 'true or false', int: 'a whole number', float: 'a number'}[self.kind]
             raise UserError(f'{self.name}: {text!r} is not {wanted}')
+        if self.low is not None and not self.low <= value <= self.high:
+            raise UserError(f'{self.name}: {text}: give a number from {self.low} to {self.high}')
         return value
 
 
@@ -81,9 +87,22 @@ class Start:
     parameters: dict[str, Any]
 
 
+DEVICES = ('device', 'planner_device')
+
+
+def check_device(what: str, name: str) -> None:
+    """Refuse what is no name of a device of torch, though it may not be there.
+
+    Raises:
+        UserError: begins with `what`.
+    """
+    if not re.fullmatch('cpu|auto|cuda(:[0-9]+)?', name):
+        raise UserError(f'{what}: {name!r} is none of cpu, cuda, cuda:0, ..., auto')
+
+
 SETTINGS = (
     Setting('robot', 'shipped robot by name, or path of a robot file'),
-    Setting('seed', 'seed of every random number', int),
+    Setting('seed', 'seed of every random number', int, 0, 2**31 - 1),
     Setting(
         'prior', 'prior file (.safetensors); not set: pre-trained in simulation, else from scratch'
     ),
@@ -92,25 +111,40 @@ SETTINGS = (
     Setting('device', 'where the learner learns the trunk: cpu, cuda or auto'),
     Setting('planner_device', 'where the policy weighs its plans: cpu, cuda or auto'),
     Setting('learning', 'false: predict and publish only', bool),
-    Setting('episode_length', 'transitions per episode; not set: that of the life', int),
-    Setting('max_belief_age', 'seconds after which the policy takes a belief for stale', float),
+    Setting('episode_length', 'transitions per episode; not set: that of the life', int, 0, 10**9),
+    Setting(
+        'max_belief_age',
+        'seconds after which the policy takes a belief for stale',
+        float,
+        0.001,
+        3600.0,
+    ),
     Setting('enabled_at_start', 'false: act only after a call of policy/enable', bool),
-    Setting('rate', 'pictures per second for RViz', float),
-    Setting('plan_rate_hz', 'most plans that the policy publishes per second', float),
+    Setting('rate', 'pictures per second for RViz', float, 0.1, 20.0),
+    Setting('plan_rate_hz', 'most plans that the policy publishes per second', float, 0.1, 1000.0),
     Setting('out', 'new folder that everything is recorded in; not set: no recording'),
     Setting('viz', 'true: publish what RViz shows', bool),
     Setting('sim', 'true: start the simulated robot', bool),
     Setting('life', 'life of hidden shifts for the simulated robot: shipped name or file'),
-    Setting('steps', 'control steps that the simulated robot runs', int),
+    Setting('steps', 'control steps that the simulated robot runs', int, 0, 10**9),
     Setting('realtime', 'true: the simulated robot follows the wall clock, not lockstep', bool),
     Setting('shutdown_at_end', 'true: end with the simulated robot or the bag', bool),
     Setting('bag', 'recording that is played in the place of a robot'),
-    Setting('speed', 'seconds of the recording played per second', float),
+    Setting('speed', 'seconds of the recording played per second', float, 0.01, 100.0),
     Setting(
         'control_cpus',
         'cores for policy and simulated robot alone, e.g. 0 or 2-3; the others keep to the rest',
     ),
 )
+
+RANGES = {s.name: (s.low, s.high) for s in SETTINGS if s.low is not None}
+
+UP_DEFAULTS = {
+    'robot': 'quad with --sim, the recorded one with --bag; else it must be given',
+    'viz': 'true',
+    'realtime': 'true with --sim',
+}
+"""What `lifelong-bayes up` takes where nothing is given, in words."""
 
 COMMON = (
     Setting('namespace', f'namespace of all nodes; not set: {NAMESPACE}'),
@@ -202,15 +236,20 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
     other, so that nothing is lost at the start; a robot does not wait for its recorder. `nodes`
     chooses those that run on this machine, see `chosen`; the others are waited for all the same.
 
+    Without a robot it is the one that a bag was recorded of.
+
     Raises:
-        UserError: unknown life or one that does not fit the robot, unknown node or core, nothing
-            or no core is left, a setting that no node started takes, or `out` exists.
+        UserError: unknown robot or life or one that does not fit the robot, unknown node or core,
+            nothing or no core is left, a setting that no node started takes, `out` exists, or
+            prior or bag do not.
         KeyError: unknown setting.
     """
     unknown = set(settings) - {setting.name for setting in SETTINGS}
     if unknown:
         raise KeyError(f'unknown settings {sorted(unknown)}')
     lockstep = bool(settings.get('sim')) and not settings.get('realtime')
+    if settings.get('bag') and not settings.get('robot'):
+        settings = {**settings, 'robot': _recorded_robot(settings['bag'])}
     values = {'lockstep': lockstep, **settings}
     if settings.get('life'):
         values.setdefault('episode_length', load_life(settings['life']).episode)
@@ -220,17 +259,17 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
         if (not entry.when or settings.get(entry.when)) and not settings.get(entry.unless)
     ]
     _check_use(settings, entries)
-    if settings.get('life') and settings.get('robot'):
-        life_of(load_robot(settings['robot']), settings['life'])
+    if settings.get('robot'):
+        spec = load_robot(settings['robot'])
+        if settings.get('life'):
+            life_of(spec, settings['life'])
     if settings.get('sim') or settings.get('bag'):
         values['wait_for'] = ','.join(entry.name for entry in entries)
     here = [entry for entry in entries if entry in chosen(nodes)]
     if not here:
         wanted = ', '.join(f'{e.name} by {e.when}' for e in chosen(nodes))
         raise UserError(f'nodes: {nodes!r} leaves nothing to start; ask for {wanted}')
-    out = Path(settings.get('out') or '')
-    if any(entry.name == 'recorder' for entry in here) and out.exists():
-        raise UserError(f'out: {str(out)!r} is there already; give a folder that is not')
+    _check_paths(settings, [entry.name for entry in here])
     found = [
         Start(entry, {k: v for k, v in values.items() if k in (*entry.settings, 'wait_for')})
         for entry in here
@@ -240,6 +279,37 @@ def starts(settings: Mapping[str, Any], nodes: str = '') -> list[Start]:
         for start in found:
             start.parameters['cpus'] = own if start.node.control else rest
     return found
+
+
+def _recorded_robot(bag: str) -> str:
+    """The shipped robot that a bag was recorded of.
+
+    Raises:
+        UserError: no bag, it does not tell, or it is of another robot.
+    """
+    from ..experiments.recordings import recorded_spec  # it needs torch, which few starts do
+
+    try:
+        spec = recorded_spec(Path(bag))
+    except UserError as error:
+        raise UserError(f'bag: {error}') from None
+    if spec.name not in robot_names() or spec.differs(load_robot(spec.name)):
+        raise UserError(
+            f'robot: none is given, and {bag} is of {spec.name}, but not as it is shipped; give '
+            'the robot file that it was recorded with'
+        )
+    return spec.name
+
+
+def _check_paths(settings: Mapping[str, Any], here: Sequence[str]) -> None:
+    """Refuse what the nodes that start here would find there, or not find."""
+    out, prior, bag = (settings.get(name) or '' for name in ('out', 'prior', 'bag'))
+    if 'recorder' in here and Path(out).exists():
+        raise UserError(f'out: {out!r} is there already; give a folder that is not')
+    if 'learner' in here and prior and not Path(prior).is_file():
+        raise UserError(f'prior: {prior} does not exist; make it with `lifelong-bayes pretrain`')
+    if 'player' in here and not Path(bag).exists():
+        raise UserError(f'bag: {bag} does not exist; give the folder of a recording')
 
 
 def _check_use(settings: Mapping[str, Any], entries: Iterable[NodeEntry]) -> None:
@@ -285,13 +355,14 @@ def life_of(spec: RobotSpec, name: str) -> Life:
     return life
 
 
-def check_words(words: Iterable[str], file: str) -> None:
+def check_words(words: Iterable[str], file: str, names: Iterable[str] = ()) -> None:
     """Refuse arguments `name:=value` that `launch` would drop without a word.
 
     Args:
         words: of the command line. One that names a launch file that is not ours may have
             arguments of its own.
         file: one of our launch files.
+        names: of its arguments; none: those of robot.launch.py.
 
     Raises:
         UserError: a name is not known.
@@ -299,7 +370,9 @@ def check_words(words: Iterable[str], file: str) -> None:
     given = [Path(word).resolve() for word in words if word.endswith('.launch.py')]
     if PACKAGE not in words and Path(file).resolve().parent not in [p.parent for p in given]:
         return
-    known = [s.name for s in (*SETTINGS, *COMMON)] + ['schedule']
+    known = list(names) or [s.name for s in (*SETTINGS, *COMMON)]
+    if {path.name for path in given} & {'sim.launch.py', 'experiment.launch.py'}:
+        known.append('schedule')
     for name in [word.partition(':=')[0] for word in words if ':=' in word]:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

@@ -20,6 +20,7 @@ from .codecs import (
     read_outcome,
     transition_to_msg,
 )
+from .table import RANGES
 
 
 class TransitionStreamer(BaseNode):
@@ -28,7 +29,12 @@ class TransitionStreamer(BaseNode):
     NAME = 'transition_streamer'
     TASK = 'transitions'
     PARAMETERS = (
-        Parameter('episode_length', 0, 'transitions per episode; 0: ends by service', 0, 10**9),
+        Parameter(
+            'episode_length',
+            0,
+            'transitions per episode; 0: ends by service',
+            *RANGES['episode_length'],
+        ),
     )
 
     def configure(self) -> None:

@@ -18,6 +18,7 @@ from . import qos, topics
 from .base import OK, BaseNode, Parameter, run
 from .canvas import Canvas, memory_cloud, predicted_pose
 from .codecs import from_named, read_channels, table_from_msg, to_stamp
+from .table import RANGES
 from .topics import MEMORY_AXES, PLAN_AXES, SPREAD_AXES
 
 NO_VIEW = 'nothing is drawn: the robot file has no `view:`; add one to see it in RViz'
@@ -29,7 +30,7 @@ class UncertaintyViz(BaseNode):
     NAME = 'uncertainty_viz'
     TASK = 'display'
     PARAMETERS = (
-        Parameter('rate', 5.0, 'pictures per second', 0.1, 20.0, live=True),
+        Parameter('rate', 5.0, 'pictures per second', *RANGES['rate'], live=True),
         Parameter('text_height', 0.1, 'height of the headline in metres', 0.01, 10.0, live=True),
     )
 

@@ -127,6 +127,7 @@ class Watch:
         f = self.figures
         told = [
             f'surprise {f.get("surprise.fast", math.nan):.2f}',
+            f'lost {f.get("lost", math.nan):.0f}',
             scene.mode(f),
             f'far from training data {f.get("ood", math.nan):.1f}',
             f'belief is {1e3 * f.get("belief_age", math.nan):.0f} ms old',
