@@ -943,7 +943,8 @@ def test_a_state_that_a_learner_writes_meanwhile_is_left_alone(state):
 
 # ---------------------------------------------------------------------- killed
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 from lifelong_bayes_ros import cli
 cli.parser()
 import torch, matplotlib, lifelong_bayes_ros.learning.merging, lifelong_bayes_ros.learning.store
