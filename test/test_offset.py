@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong_bayes_ros.dynamics.belief import predict
+from lifelong_bayes_ros.learning import surprise
 from lifelong_bayes_ros.learning.learner import HYPOTHESES, LIVE, Learner
 from lifelong_bayes_ros.learning.offset import CLIP, SHARE, Offset
 from lifelong_bayes_ros.memory.regimes import NOMINAL
@@ -83,3 +84,17 @@ def test_where_the_robot_may_be_elsewhere_there_is_none(tiny_prior, how):
     else:
         learner.relearn([])
     assert not learner.belief().offset.any()
+
+
+def test_at_a_weak_shift_it_begins_again(tiny_prior, monkeypatch):
+    for limit in ('FAST_LIMIT', 'SLOW_LIMIT'):  # else the surprise test is first
+        monkeypatch.setattr(surprise, limit, np.inf)
+    learner = live(tiny_prior, stream(LOSS, 200, 0), recall_nats_calm=np.inf)
+    learner.take_events()
+    for transition in stream(HOME, 150, 2, first=200):
+        learner.observe(transition)
+        if 'soft_shift' in {e.event for e in learner.take_events()}:
+            break
+    else:
+        pytest.fail('there was no weak shift')
+    assert not any(offset.mean.any() for offset in learner.offsets.values())
