@@ -5,12 +5,17 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 pytest.importorskip('rclpy')
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.serialization import serialize_message
 from rich.console import Console
 from sensor_msgs.msg import JointState
@@ -22,8 +27,10 @@ from lifelong_bayes_ros.learning.store import START, STATE_FOLDER, load_state, s
 from lifelong_bayes_ros.nodes import bag_writer, disk, recorder, topics
 from lifelong_bayes_ros.nodes.base import ERROR, OK, WARN
 from lifelong_bayes_ros.nodes.bringup import claim_domain
-from lifelong_bayes_ros.nodes.codecs import event_to_msg, named
+from lifelong_bayes_ros.nodes.codecs import event_to_msg, named, transition_to_msg
+from lifelong_bayes_ros.nodes.this_machine import environment, this_machine
 from lifelong_bayes_ros.nodes.watch import Watch
+from plants import HOME, QUAD, stream
 
 FOREIGN = ['hello', '[1, 2]', '{"step": 3}', '{"event": "saved", "folder": 3}', '\u00e4' * 100]
 
@@ -79,6 +86,37 @@ def hear(node, message, topic=topics.EVENT):
 
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_recorder_that_stands_still_for_seconds_loses_nothing(tmp_path):
+    """As where the disk or the host is busy: at 200 Hz, what comes in four seconds."""
+    domain, lock = claim_domain()
+    arguments = ['-p', 'robot:=quad', '-p', f'out:={tmp_path / "bag"}', '-p', 'autostart:=true']
+    command = [sys.executable, '-m', 'lifelong_bayes_ros.nodes.recorder', '--ros-args', *arguments]
+    sent, before = stream(HOME, 850, 0), 50
+    with environment(this_machine() | {'ROS_DOMAIN_ID': str(domain)}), lock:
+        process = subprocess.Popen(command)
+        rclpy.init()
+        sender = rclpy.create_node('sender', namespace='lifelong')
+        topic = topics.TRANSITION
+        publisher = sender.create_publisher(topic.type, topic.name, topic.qos)
+        deadline = time.monotonic() + 30
+        while not (publisher.get_subscription_count() and (tmp_path / 'bag').exists()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for number, transition in enumerate(sent):
+            if number == before:
+                process.send_signal(signal.SIGSTOP)
+            publisher.publish(transition_to_msg(QUAD, transition))
+            time.sleep(0.002)
+        process.send_signal(signal.SIGCONT)
+        assert publisher.wait_for_all_acked(Duration(seconds=20))
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        rclpy.shutdown()
+    with open_bag(tmp_path / 'bag') as recorded:
+        assert recorded.topics()['/lifelong/transition'] == len(sent)
 
 
 def test_a_state_is_copied_whole(node, state, tmp_path):

@@ -13,8 +13,11 @@ Deep, so that 500 readings per second outlive a process that cannot run for a wh
 STATE_OUT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """State that a simulated robot publishes."""
 
-STREAM = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
-"""Streams of which every message counts: transitions, commands, scores, figures of every step."""
+STREAM = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+"""Streams of which every message counts: transitions, commands, scores, figures of every step.
+
+Deep, so that nothing is lost while a reader cannot run for seconds: it is sent again from here.
+"""
 
 LATCHED = QoSProfile(
     depth=1,
