@@ -89,7 +89,7 @@ def full(*_):
 
 
 def test_a_recorder_that_stands_still_for_seconds_loses_nothing(tmp_path):
-    """As where the disk or the host is busy: at 200 Hz, what comes in four seconds."""
+    """As where the disk or the host is busy: 800 transitions, 24 s of the quadrotor."""
     domain, lock = claim_domain()
     arguments = ['-p', 'robot:=quad', '-p', f'out:={tmp_path / "bag"}', '-p', 'autostart:=true']
     command = [sys.executable, '-m', 'lifelong_bayes_ros.nodes.recorder', '--ros-args', *arguments]
@@ -97,24 +97,28 @@ def test_a_recorder_that_stands_still_for_seconds_loses_nothing(tmp_path):
     with environment(this_machine() | {'ROS_DOMAIN_ID': str(domain)}), lock:
         process = subprocess.Popen(command)
         rclpy.init()
-        sender = rclpy.create_node('sender', namespace='lifelong')
-        topic = topics.TRANSITION
-        publisher = sender.create_publisher(topic.type, topic.name, topic.qos)
-        deadline = time.monotonic() + 30
-        while not (publisher.get_subscription_count() and (tmp_path / 'bag').exists()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        for number, transition in enumerate(sent):
-            if number == before:
-                process.send_signal(signal.SIGSTOP)
-            publisher.publish(transition_to_msg(QUAD, transition))
-            time.sleep(0.002)
-        process.send_signal(signal.SIGCONT)
-        assert publisher.wait_for_all_acked(Duration(seconds=20))
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-        rclpy.shutdown()
+        try:
+            sender = rclpy.create_node('sender', namespace='lifelong')
+            topic = topics.TRANSITION
+            publisher = sender.create_publisher(topic.type, topic.name, topic.qos)
+            deadline = time.monotonic() + 30
+            while not (publisher.get_subscription_count() and (tmp_path / 'bag').exists()):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            for number, transition in enumerate(sent):
+                if number == before:
+                    process.send_signal(signal.SIGSTOP)
+                publisher.publish(transition_to_msg(QUAD, transition))
+                time.sleep(0.002)
+            process.send_signal(signal.SIGCONT)
+            assert publisher.wait_for_all_acked(Duration(seconds=20))
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+            rclpy.shutdown()
     with open_bag(tmp_path / 'bag') as recorded:
         assert recorded.topics()['/lifelong/transition'] == len(sent)
 

@@ -545,7 +545,7 @@ class Learner:
         self.redraw()
         since = self._recent.last(steps)
         # What was committed since, e.g. at the end of an episode, is known to a recalled regime.
-        known = {sample.key for sample in self.tape.samples()[-steps:]}
+        known = {sample.key for sample in self.tape.samples()}
         for step in since:
             prediction = self.live.predict(step.design, step.target)
             step.live = prediction.evidence

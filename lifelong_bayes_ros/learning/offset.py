@@ -1,4 +1,4 @@
-"""What the model that is acted on is off by, on average, where the robot is now."""
+"""What a model is off by, on average, where the robot is now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Offset:
     """Mean residual of each output [ds], forgotten exponentially.
 
     The disturbance of offset-free model-predictive control (Pannocchia & Rawlings 2003, AIChE
-    Journal 49(2), section 3): a controller that plans with it has no lasting error, however small
+    Journal 49(2)): a controller that plans with it has no lasting error, however small
     the bias is that the model has left. A bias of the posterior itself would hold everywhere;
     this one holds near the robot.
     """
@@ -23,7 +23,7 @@ class Offset:
         self.reset()
 
     def reset(self) -> None:
-        """The plant has changed: nothing is known again."""
+        """Nothing is known again: another plant, another model, or another place."""
         self.mean = np.zeros_like(self._most)
 
     def follow(self, residual: np.ndarray) -> None:
