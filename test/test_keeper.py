@@ -523,12 +523,17 @@ def test_a_merged_regime_stays_merged_when_the_robot_goes_on():
     assert stored.head.posterior.entropy() <= joined + 1e-9
 
 
-def test_steps_that_a_recalled_regime_knows_already_count_once():
+@pytest.mark.parametrize('merges', [False, True])
+def test_steps_that_a_recalled_regime_knows_already_count_once(merges):
     learner = lived(episodes=((HOME, 60), (LOSS, 120)))
     name, steps = learner.regime, 6
     for transition in stream(LOSS, steps - 2, 5, 180):
         learner.observe(transition)
-    learner._recall(Lead(name, 9.0, steps))  # two are committed, four are not
+    if merges:  # and commits them; what the other regime knows comes last on the tape then
+        twin = lived(1, ((HOME, 60), (LOSS, 120))).library.regimes[-1]
+        learner.library.regimes.append(replace(twin, name='r9'))
+        assert learner.consolidate().merged == [(name, 'r9')]
+    learner._recall(Lead(name, 9.0, steps))  # without a merge two are committed, four are not
     remembered = learner.library.regimes[learner.identity].reservoir.samples
     for samples in (learner.tape.samples(), remembered):
         keys = [s.key for s in samples]
